@@ -102,7 +102,9 @@ class ClipSpec:
                 )
 
     @classmethod
-    def from_seconds(cls, seconds: float, *, height: int, width: int, fps: float = 24.0, grid: Grid | None = None) -> ClipSpec:
+    def from_seconds(
+        cls, seconds: float, *, height: int, width: int, fps: float = 24.0, grid: Grid | None = None
+    ) -> ClipSpec:
         """The clip of exactly ``seconds``.
 
         Raises:
@@ -111,13 +113,17 @@ class ClipSpec:
         spec = cls.nearest(seconds, height=height, width=width, fps=fps, grid=grid)
         if abs(spec.seconds - seconds) > 0.5e-3:
             stride = spec.grid.frame_stride
-            near = sorted({max(1, spec.frames - stride), spec.frames, spec.frames + stride}, key=lambda n: abs(n / fps - seconds))
+            near = sorted(
+                {max(1, spec.frames - stride), spec.frames, spec.frames + stride}, key=lambda n: abs(n / fps - seconds)
+            )
             names = " or ".join(f"{n / fps:.4f} s ({n} frames)" for n in sorted(near[:2]))
             raise ValueError(f"no clip lasts exactly {seconds} s at {fps:g} fps; nearest: {names}")
         return spec
 
     @classmethod
-    def nearest(cls, seconds: float, *, height: int, width: int, fps: float = 24.0, grid: Grid | None = None) -> ClipSpec:
+    def nearest(
+        cls, seconds: float, *, height: int, width: int, fps: float = 24.0, grid: Grid | None = None
+    ) -> ClipSpec:
         """The clip whose duration is nearest to ``seconds``; the rounding is the caller's explicit wish."""
         grid = grid or Grid()
         if not (math.isfinite(seconds) and seconds > 0):
@@ -142,11 +148,15 @@ class ClipSpec:
         """
         grid = grid or Grid()
         if video.ndim != 5 or video.shape[1] != grid.video_channels:
-            raise ValueError(f"video latents are (batch, {grid.video_channels}, frames, height, width), got {tuple(video.shape)}")
+            raise ValueError(
+                f"video latents are (batch, {grid.video_channels}, frames, height, width), got {tuple(video.shape)}"
+            )
         if audio.ndim != 3 or audio.shape[1] != grid.audio_channels:
             raise ValueError(f"audio latents are (batch, {grid.audio_channels}, length), got {tuple(audio.shape)}")
         if video.shape[0] != audio.shape[0]:
-            raise ValueError(f"video has a batch of {video.shape[0]}, audio of {audio.shape[0]}; they are generated in pairs")
+            raise ValueError(
+                f"video has a batch of {video.shape[0]}, audio of {audio.shape[0]}; they are generated in pairs"
+            )
         spec = cls(
             frames=grid.frames(video.shape[2]),
             height=video.shape[3] * grid.pixel_stride,
@@ -203,7 +213,9 @@ class ClipSpec:
     @cached_property
     def timeline(self) -> Timeline:
         """Where the two token grids meet."""
-        return Timeline(latent_frames=self.latent_frames, audio_latents=self.audio_latents, fps=self.fps, grid=self.grid)
+        return Timeline(
+            latent_frames=self.latent_frames, audio_latents=self.audio_latents, fps=self.fps, grid=self.grid
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""What the model is told, as tokens: captions, the transcript, a reference voice."""

@@ -1,0 +1,1 @@
+"""The pieces every model here is built from."""

@@ -1,0 +1,80 @@
+"""Frozen configs to and from JSON, strictly: a field that is unknown, missing or of the wrong type is refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+R = TypeVar("R")
+
+
+def to_record(config: Any) -> dict[str, Any]:
+    """A config dataclass as plain JSON values."""
+    return dataclasses.asdict(config)
+
+
+def from_record(cls: type[R], record: Any, where: str) -> R:
+    """Build the dataclass ``cls`` from plain JSON values.
+
+    Args:
+        cls: a dataclass whose fields are numbers, strings, literals, tuples, optionals or dataclasses of those.
+        record: what ``to_record`` gave, perhaps by way of a file.
+        where: name of the record in messages.
+
+    Raises:
+        ValueError: a field is unknown, missing or of the wrong type; the message names it.
+    """
+    if not isinstance(record, dict):
+        raise ValueError(f"{where} is an object with fields, got {type(record).__name__}")
+    assert dataclasses.is_dataclass(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    unknown = sorted(set(record) - set(fields))
+    if unknown:
+        raise ValueError(f"{where} has unknown field(s) {', '.join(unknown)}; known: {', '.join(fields)}")
+    required = [
+        n for n, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    missing = [n for n in required if n not in record]
+    if missing:
+        raise ValueError(f"{where} lacks field(s) {', '.join(missing)}")
+    hints = get_type_hints(cls)
+    return cls(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in record.items()})
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    origin = get_origin(hint)
+    if origin in {Union, types.UnionType}:
+        if value is None:
+            if type(None) in get_args(hint):
+                return None
+            raise ValueError(f"{where} is {_name(hint)}, got null")
+        (inner,) = (a for a in get_args(hint) if a is not type(None))
+        return _value(inner, value, where)
+    if origin is Literal:
+        if value not in get_args(hint):
+            raise ValueError(f"{where} is one of {', '.join(map(repr, get_args(hint)))}, got {value!r}")
+        return value
+    if origin is tuple:
+        return _tuple(hint, value, where)
+    if dataclasses.is_dataclass(hint):
+        return from_record(hint, value, where)  # type: ignore[arg-type]
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not hint:
+        raise ValueError(f"{where} is {_name(hint)}, got {value!r}")
+    return value
+
+
+def _tuple(hint: Any, value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{where} is a list, got {value!r}")
+    args = get_args(hint)
+    inner = [args[0]] * len(value) if len(args) == 2 and args[1] is Ellipsis else list(args)
+    if len(inner) != len(value):
+        raise ValueError(f"{where} has {len(inner)} values, got {len(value)}")
+    return tuple(_value(h, v, f"{where}[{i}]") for i, (h, v) in enumerate(zip(inner, value, strict=True)))
+
+
+def _name(hint: Any) -> str:
+    return getattr(hint, "__name__", str(hint))

@@ -1,0 +1,1 @@
+"""Weights in files: reading them safely, renaming public layouts to ours and back, saving our own format."""

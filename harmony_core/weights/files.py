@@ -1,0 +1,158 @@
+"""Tensors from files nobody vouches for: safetensors, or pickles that hold nothing but tensors."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+PICKLES = frozenset({".pt", ".pth", ".ckpt", ".bin"})
+SHOWN = 10
+
+
+def read_tensors(path: str | Path, *, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read every tensor of a weights file.
+
+    Args:
+        path: a ``.safetensors`` file, a ``.safetensors.index.json`` beside its shards, or a pickle of tensors.
+        device: where the tensors go.
+
+    Returns:
+        The tensors by key, and the file's metadata (empty for a pickle).
+
+    Raises:
+        ValueError: the file is missing, truncated, of another kind, or a pickle with anything but tensors in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no weights file at {path}")
+    if path.name.endswith(".safetensors.index.json"):
+        return _read_shards(path, device)
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path, device)
+    if path.suffix in PICKLES:
+        return _read_pickle(path, device), {}
+    raise ValueError(
+        f"{path} is no weights file: expected .safetensors, .safetensors.index.json or {', '.join(sorted(PICKLES))}"
+    )
+
+
+def read_header(path: str | Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Read keys, shapes and metadata of a ``.safetensors`` file without its tensors."""
+    path = Path(path)
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            names = list(file.keys())
+            return {key: tuple(file.get_slice(key).get_shape()) for key in names}, file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(_broken(path, error)) from error
+
+
+def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str) -> None:
+    """Give a module exactly the tensors it has a place for.
+
+    The module may be on the meta device: its parameters are replaced, not copied into.
+
+    Raises:
+        ValueError: keys are missing, left over or of another shape; the message names the first ten and the counts. The
+            module is then unchanged.
+    """
+    wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in tensors.items()}
+    check_keys(wanted, given, what=what)
+    module.load_state_dict(dict(tensors), strict=True, assign=True)
+
+
+def check_keys(wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]], *, what: str) -> None:
+    """Refuse a key set that is not exactly the one wanted; see :func:`load_into`."""
+    complaints = [
+        _complaint("missing", sorted(set(wanted) - set(given))),
+        _complaint("unexpected", sorted(set(given) - set(wanted))),
+        _complaint(
+            "of another shape",
+            [
+                f"{key} {given[key]} instead of {wanted[key]}"
+                for key in sorted(set(wanted) & set(given))
+                if wanted[key] != given[key]
+            ],
+        ),
+    ]
+    found = [c for c in complaints if c]
+    if found:
+        raise ValueError(f"these weights do not fit {what}: {'; '.join(found)}")
+
+
+def _complaint(kind: str, keys: list[str]) -> str:
+    if not keys:
+        return ""
+    more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
+    return f"{len(keys)} {kind}: {', '.join(keys[:SHOWN])}{more}"
+
+
+def _read_safetensors(path: Path, device: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(str(path), framework="pt", device=device) as file:
+            names = list(file.keys())
+            return {key: file.get_tensor(key) for key in names}, file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(_broken(path, error)) from error
+
+
+def _read_shards(index: Path, device: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    names = shard_names(index)
+    tensors: dict[str, Tensor] = {}
+    metadata: dict[str, str] = {}
+    for name in names:
+        shard = index.parent / name
+        if not shard.is_file():
+            raise ValueError(f"{index} lists the shard {name}, which is not beside it")
+        part, meta = _read_safetensors(shard, device)
+        tensors |= part
+        metadata |= meta
+    return tensors, metadata
+
+
+def shard_names(index: Path) -> list[str]:
+    """The file names an index lists, each a plain name beside the index."""
+    try:
+        names: Iterable[Any] = set(json.loads(index.read_text())["weight_map"].values())
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{index} is no safetensors index: {error}") from error
+    checked = sorted(str(name) for name in names)
+    for name in checked:
+        if Path(name).name != name:
+            raise ValueError(f"{index} lists a shard outside its own folder: {name}")
+    return checked
+
+
+def _read_pickle(path: Path, device: str) -> dict[str, Tensor]:
+    try:
+        loaded = torch.load(path, map_location=device, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} holds more than tensors and is not opened; convert it to .safetensors where it was made"
+        ) from error
+    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
+        raise ValueError(_broken(path, error)) from error
+    return _flatten(loaded, path)
+
+
+def _flatten(loaded: Any, path: Path) -> dict[str, Tensor]:
+    """A flat dict of tensors; training checkpoints nest it under one of a few names."""
+    for wrapper in ("state_dict", "module", "model", "app.model", "generator", "app"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
+            loaded = loaded[wrapper]
+    if not isinstance(loaded, dict) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise ValueError(f"{path} holds no flat table of tensors")
+    return loaded
+
+
+def _broken(path: Path, error: Exception) -> str:
+    return f"{path} cannot be read as weights, it is truncated or of another format ({error})"
