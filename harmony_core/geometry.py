@@ -102,9 +102,7 @@ class ClipSpec:
                 )
 
     @classmethod
-    def from_seconds(
-        cls, seconds: float, *, height: int, width: int, fps: float = 24.0, grid: Grid | None = None
-    ) -> ClipSpec:
+    def from_seconds(cls, seconds: float, *, height: int, width: int, fps: float = 24.0, grid: Grid | None = None) -> ClipSpec:
         """The clip of exactly ``seconds``.
 
         Raises:
@@ -121,9 +119,7 @@ class ClipSpec:
         return spec
 
     @classmethod
-    def nearest(
-        cls, seconds: float, *, height: int, width: int, fps: float = 24.0, grid: Grid | None = None
-    ) -> ClipSpec:
+    def nearest(cls, seconds: float, *, height: int, width: int, fps: float = 24.0, grid: Grid | None = None) -> ClipSpec:
         """The clip whose duration is nearest to ``seconds``; the rounding is the caller's explicit wish."""
         grid = grid or Grid()
         if not (math.isfinite(seconds) and seconds > 0):
@@ -154,9 +150,7 @@ class ClipSpec:
         if audio.ndim != 3 or audio.shape[1] != grid.audio_channels:
             raise ValueError(f"audio latents are (batch, {grid.audio_channels}, length), got {tuple(audio.shape)}")
         if video.shape[0] != audio.shape[0]:
-            raise ValueError(
-                f"video has a batch of {video.shape[0]}, audio of {audio.shape[0]}; they are generated in pairs"
-            )
+            raise ValueError(f"video has a batch of {video.shape[0]}, audio of {audio.shape[0]}; they are generated in pairs")
         spec = cls(
             frames=grid.frames(video.shape[2]),
             height=video.shape[3] * grid.pixel_stride,
@@ -213,9 +207,7 @@ class ClipSpec:
     @cached_property
     def timeline(self) -> Timeline:
         """Where the two token grids meet."""
-        return Timeline(
-            latent_frames=self.latent_frames, audio_latents=self.audio_latents, fps=self.fps, grid=self.grid
-        )
+        return Timeline(latent_frames=self.latent_frames, audio_latents=self.audio_latents, fps=self.fps, grid=self.grid)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,9 +32,7 @@ def from_record(cls: type[R], record: Any, where: str) -> R:
     unknown = sorted(set(record) - set(fields))
     if unknown:
         raise ValueError(f"{where} has unknown field(s) {', '.join(unknown)}; known: {', '.join(fields)}")
-    required = [
-        n for n, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
+    required = [n for n, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
     missing = [n for n in required if n not in record]
     if missing:
         raise ValueError(f"{where} lacks field(s) {', '.join(missing)}")
