@@ -1,0 +1,395 @@
+"""The joint model: two branches and, at every layer, what passes between them.
+
+Three ways to run it share one loop over the layers:
+
+- :meth:`Harmony.forward`: both streams (a joint pass);
+- :meth:`Harmony.read_driver`: a clean stream alone, keeping what the other will read of it, layer by layer;
+- :meth:`Harmony.forward_driven`: the other stream alone, reading what was kept.
+
+With driver isolation a clean stream never reads the stream it drives, so the second and third together equal the first
+exactly, and the second is done once a run instead of once a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..conditioning import Conditioning
+from ..config import HarmonyConfig
+from ..encoders.symbols import FILLER, SymbolEncoder
+from ..layers.attention import KeysValues
+from ..runtime import Runtime
+from ..types import AV, Modality
+from .alignment import align
+from .branch import Branch, Fusion, Stream
+from .initialize import initialize
+from .interaction import Exchange, FusedLink, Interaction, Link, Memory, Point
+from .sound_map import SoundMapRecorder
+
+# B batch, F latent frames, L audio latents, C width
+
+Streams = Mapping[Modality, Stream]
+
+
+@dataclass(frozen=True)
+class Context:
+    """Conditions made ready once a run: they do not change over the steps.
+
+    Attributes:
+        text: keys and values of each branch's context, layer by layer.
+        prefix: reference (or learned style) tokens in front of the audio stream, (B, n, C); None for none.
+    """
+
+    text: AV[Sequence[KeysValues]]
+    prefix: Tensor | None
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Tokens in front of the audio stream."""
+        return 0 if self.prefix is None else self.prefix.shape[1]
+
+
+class DriverMemory(Protocol):
+    """What a driven stream reads of its driver, layer by layer, by link."""
+
+    def layer(self, index: int) -> Mapping[str, Memory]:
+        """The memory of one layer, on the model's device."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """What one run through the layers does besides the branches' own work.
+
+    Attributes:
+        exchanges: tables and recorder by target.
+        readers: the targets something is read for.
+        prefix_tokens: of the audio stream, present or not.
+        given: memory of an absent source, kept earlier.
+        keep: told what is read, layer by layer, for an absent target.
+        skip_layers: layers left out.
+    """
+
+    exchanges: AV[Exchange]
+    readers: frozenset[Modality]
+    prefix_tokens: int
+    given: DriverMemory | None = None
+    keep: Callable[[int, str, Memory], None] | None = None
+    skip_layers: Collection[int] = ()
+
+
+class _Received(NamedTuple):
+    """One link's share of a layer: the link, what it read, what it needs to write it."""
+
+    link: Link
+    memory: Memory
+    exchange: Exchange
+
+
+class Interactions(nn.Module):
+    """The interactions of all layers, and the learned tokens that stand for a missing reference."""
+
+    def __init__(self, config: HarmonyConfig, runtime: Runtime) -> None:
+        super().__init__()
+        self.layers: Sequence[Interaction] = nn.ModuleList(  # type: ignore[assignment]
+            Interaction(config, runtime) for _ in range(config.video.layers)
+        )
+        self.style_tokens: nn.Parameter | None = None
+        if config.interaction.style_tokens:
+            self.style_tokens = runtime.empty(1, config.interaction.style_tokens, config.audio.dim)
+
+
+class Harmony(nn.Module):
+    """A joint audio-video diffusion transformer."""
+
+    def __init__(self, config: HarmonyConfig, runtime: Runtime | None = None) -> None:
+        """Build the model, its weights not yet set.
+
+        Args:
+            config: the checkpoint's config.
+            runtime: layer factory, attention, device and dtype; the default is plain torch.
+        """
+        super().__init__()
+        runtime = runtime or Runtime()
+        self.config = config
+        self.video = Branch(config.video, runtime)
+        self.audio = Branch(config.audio, runtime)
+        self.interaction = Interactions(config, runtime)
+        self.speech = SymbolEncoder(config.speech, config.audio.dim, runtime) if config.speech else None
+        self.caption = SymbolEncoder(config.caption, config.video.text_dim, runtime) if config.caption else None
+        # Where captions come from an encoder outside the model, "no caption" is a learned token; a caption encoder of its
+        # own has filler for that.
+        self.null = nn.ParameterDict()
+        if config.caption is None:
+            self.null = nn.ParameterDict({m.value: runtime.empty(1, 1, self.branch(m).config.text_dim) for m in Modality})
+
+    def branch(self, modality: Modality) -> Branch:
+        """The branch of one stream."""
+        return self.video if modality is Modality.VIDEO else self.audio
+
+    def initialize(self, seed: int) -> None:
+        """Set every weight for training from nothing; the interaction starts with zero output."""
+        initialize(self, seed)
+        for layer in self.interaction.layers:
+            layer.zero()
+
+    def encode_captions(self, symbols: Tensor) -> Tensor:
+        """Byte captions (B, length) to caption tokens, for models with their own caption encoder.
+
+        Raises:
+            ValueError: this model takes its captions from umT5.
+        """
+        if self.caption is None:
+            raise ValueError("this checkpoint has no caption encoder of its own; encode captions with umT5")
+        return self.caption(symbols)
+
+    def prepare(self, conditioning: Conditioning, batch: int) -> Context:
+        """Make conditions ready for any number of passes.
+
+        Args:
+            conditioning: what the model is told.
+            batch: number of clips.
+
+        Raises:
+            ValueError: a condition has another batch or width, or this model has no use for it.
+        """
+        conditioning.check(batch)
+        if conditioning.transcript is not None and self.speech is None:
+            raise ValueError("this checkpoint has no transcript encoder; leave the transcript out")
+        captions = AV(conditioning.video_caption, conditioning.audio_caption)
+        context = AV.of(lambda m: self._embed_caption(m, captions[m], conditioning.dropped, batch))
+        if self.speech is not None:
+            speech = self._embed_transcript(self.speech, conditioning, batch)
+            context = context.replace(Modality.AUDIO, torch.cat([speech, context.audio], dim=1))
+        return Context(AV.of(lambda m: self.branch(m).read_context(context[m])), self._prefix(conditioning, batch))
+
+    def forward(
+        self,
+        latents: AV[Tensor],
+        times: AV[Tensor],
+        context: Context,
+        *,
+        driver: Modality | None = None,
+        fps: float | None = None,
+        interact: bool = True,
+        skip_layers: Collection[int] = (),
+        recorder: SoundMapRecorder | None = None,
+    ) -> AV[Tensor]:
+        """Both velocities.
+
+        Args:
+            latents: video (B, channels, F, H, W) and audio (B, channels, L).
+            times: in [0, 1], 1 is noise: (B, 1), or (B, F) per latent frame and (B, L) per audio latent.
+            context: from :meth:`prepare`.
+            driver: the stream that is clean as a whole, if one is; with driver isolation it reads nothing.
+            fps: frames per second of the clip; the config's by default.
+            interact: False keeps the branches apart.
+            skip_layers: layers left out.
+            recorder: collects sound-source maps.
+
+        Returns:
+            Velocities, noise minus data, of the latents' shapes.
+
+        Raises:
+            ValueError: batches, channels, sizes or times do not fit.
+        """
+        if latents.video.shape[0] != latents.audio.shape[0]:
+            raise ValueError(f"video has a batch of {latents.video.shape[0]}, audio of {latents.audio.shape[0]}")
+        streams: Streams = {m: self._begin(m, latents[m], times[m], context) for m in Modality}
+        readers = set(Modality) if interact else set()
+        if driver is not None and self.config.driver_isolation:
+            readers.discard(driver)
+        lengths = AV.of(lambda m: streams[m].layout.frames)
+        work = self._pass(lengths, latents.video.device, fps, context, frozenset(readers), recorder)
+        if recorder is not None:
+            recorder.begin(streams[Modality.VIDEO].layout.height, streams[Modality.VIDEO].layout.width)
+        streams = self._run(streams, replace(work, skip_layers=skip_layers))
+        return AV.of(lambda m: self.branch(m).finish(streams[m]))
+
+    def forward_alone(
+        self, modality: Modality, latent: Tensor, t: Tensor, context: Context, *, skip_layers: Collection[int] = ()
+    ) -> Tensor:
+        """One stream's velocity with the interaction cut; arguments as in :meth:`forward`."""
+        stream = self._begin(modality, latent, t, context)
+        work = self._pass(AV.both(1), latent.device, None, context, frozenset())
+        return self.branch(modality).finish(self._run({modality: stream}, replace(work, skip_layers=skip_layers))[modality])
+
+    def read_driver(
+        self,
+        driver: Modality,
+        latent: Tensor,
+        context: Context,
+        keep: Callable[[int, str, Memory], None],
+        *,
+        other_length: int,
+        fps: float | None = None,
+        skip_layers: Collection[int] = (),
+    ) -> None:
+        """Run a clean stream alone and hand over what the other stream will read of it.
+
+        Args:
+            driver: which stream.
+            latent: its clean latent.
+            context: from :meth:`prepare`.
+            keep: called with layer, link name and memory, in order.
+            other_length: latents in time of the driven stream.
+            fps: frames per second of the clip.
+            skip_layers: layers left out.
+        """
+        assert self.config.driver_isolation, "a driver that reads what it drives is not constant"
+        stream = self._begin(driver, latent, latent.new_zeros(latent.shape[0], 1), context)
+        lengths = AV.both(other_length).replace(driver, stream.layout.frames)
+        work = self._pass(lengths, latent.device, fps, context, frozenset({driver.other}))
+        self._run({driver: stream}, replace(work, keep=keep, skip_layers=skip_layers))
+
+    def forward_driven(
+        self,
+        target: Modality,
+        latent: Tensor,
+        t: Tensor,
+        context: Context,
+        memory: DriverMemory,
+        *,
+        driver_length: int,
+        fps: float | None = None,
+        skip_layers: Collection[int] = (),
+        recorder: SoundMapRecorder | None = None,
+    ) -> Tensor:
+        """One stream's velocity, given what was kept of its driver; equals :meth:`forward` with that driver.
+
+        Args:
+            target: the driven stream.
+            latent: its latent.
+            t: its times, as in :meth:`forward`.
+            context: from :meth:`prepare`.
+            memory: what :meth:`read_driver` kept.
+            driver_length: latents in time of the driver.
+            fps: frames per second of the clip.
+            skip_layers: layers left out.
+            recorder: collects sound-source maps.
+        """
+        stream = self._begin(target, latent, t, context)
+        lengths = AV.both(driver_length).replace(target, stream.layout.frames)
+        work = self._pass(lengths, latent.device, fps, context, frozenset({target}), recorder)
+        if recorder is not None and target is Modality.VIDEO:
+            recorder.begin(stream.layout.height, stream.layout.width)
+        streams = self._run({target: stream}, replace(work, given=memory, skip_layers=skip_layers))
+        return self.branch(target).finish(streams[target])
+
+    # ---- conditions
+
+    def _embed_caption(self, modality: Modality, caption: Tensor | None, dropped: Tensor | None, batch: int) -> Tensor:
+        branch = self.branch(modality)
+        if caption is not None and dropped is None:
+            return branch.embed_text(caption)
+        nothing = branch.embed_text(self._no_caption(modality)).expand(batch, -1, -1)
+        if caption is None:
+            return nothing
+        assert dropped is not None
+        return torch.where(dropped[:, None, None], nothing, branch.embed_text(caption))
+
+    def _no_caption(self, modality: Modality) -> Tensor:
+        if self.caption is None:
+            return self.null[modality.value].to(self._anchor)
+        filler = torch.full((1, self.caption.config.length), FILLER, device=self._anchor.device)
+        return self.caption(filler)
+
+    def _embed_transcript(self, speech: SymbolEncoder, conditioning: Conditioning, batch: int) -> Tensor:
+        transcript = conditioning.transcript
+        if transcript is None:
+            filler = torch.full((1, speech.config.length), FILLER, device=self._anchor.device)
+            return speech(filler).expand(batch, -1, -1)
+        if conditioning.dropped is not None:
+            transcript = torch.where(conditioning.dropped[:, None], FILLER, transcript)
+        return speech(transcript)
+
+    def _prefix(self, conditioning: Conditioning, batch: int) -> Tensor | None:
+        if conditioning.reference is not None:
+            self.audio.layout(conditioning.reference)
+            return self.audio.embed(conditioning.reference)
+        tokens = self.interaction.style_tokens
+        return None if tokens is None else tokens.to(self._anchor).expand(batch, -1, -1)
+
+    @property
+    def _anchor(self) -> Tensor:
+        """A tensor on the device of the model's embeddings; "nothing" is made there."""
+        return cast("Tensor", self.video.time_embedding[0].weight)
+
+    # ---- the layers
+
+    def _begin(self, modality: Modality, latent: Tensor, t: Tensor, context: Context) -> Stream:
+        prefix = context.prefix if modality is Modality.AUDIO else None
+        return self.branch(modality).begin(
+            latent, t, context.text[modality], prefix=prefix, prefix_gap=self.config.interaction.reference_gap
+        )
+
+    def _pass(
+        self,
+        lengths: AV[int],
+        device: torch.device,
+        fps: float | None,
+        context: Context,
+        readers: frozenset[Modality],
+        recorder: SoundMapRecorder | None = None,
+    ) -> _Pass:
+        tables = align(self.config, lengths.video, lengths.audio, fps or self.config.fps)
+        exchanges = tables.map(lambda table: Exchange(table.to(device), recorder))
+        return _Pass(exchanges=exchanges, readers=readers, prefix_tokens=context.prefix_tokens)
+
+    def _run(self, streams: Streams, work: _Pass) -> Streams:
+        for index in range(self.config.video.layers):
+            if index not in work.skip_layers:
+                streams = self._layer(index, streams, work)
+        return streams
+
+    def _layer(self, index: int, streams: Streams, work: _Pass) -> Streams:
+        """One layer: self-attention, text cross-attention, interaction, feed-forward."""
+        streams = self._write(streams, self._read(index, Point.BEFORE, streams, work))
+        streams = {m: self.branch(m).blocks[index].attend_self(s) for m, s in streams.items()}
+        fused = self._read(index, Point.TEXT, streams, work)
+        streams = {
+            m: self.branch(m).blocks[index].attend_text(s, s.text[index], _fusion(s, fused[m])) for m, s in streams.items()
+        }
+        streams = self._write(streams, self._read(index, Point.AFTER, streams, work))
+        return {m: self.branch(m).blocks[index].feed_forward(s) for m, s in streams.items()}
+
+    def _read(self, index: int, point: Point, streams: Streams, work: _Pass) -> AV[list[_Received]]:
+        """What every reader receives here; both directions read before either is changed."""
+        received: AV[list[_Received]] = AV([], [])
+        for target in work.readers:
+            prefix = work.prefix_tokens if target is Modality.AUDIO else 0
+            exchange = work.exchanges[target]
+            if exchange.recorder is not None and not exchange.recorder.wants_layer(index):
+                exchange = replace(exchange, recorder=None)
+            for name, link in self.interaction.layers[index].links(target).items():
+                if link.point is not point or not link.wanted(prefix):
+                    continue
+                if work.given is not None:
+                    memory = work.given.layer(index)[name]
+                else:
+                    memory = link.read(streams[target.other], exchange)
+                if work.keep is not None:
+                    work.keep(index, name, memory)
+                received[target].append(_Received(link, memory, exchange))
+        return received
+
+    def _write(self, streams: Streams, received: AV[list[_Received]]) -> Streams:
+        changed = dict(streams)
+        for target in streams:
+            for link, memory, exchange in received[target]:
+                changed[target] = changed[target].to(link.write(changed[target], memory, exchange))
+        return changed
+
+
+def _fusion(stream: Stream, received: list[_Received]) -> Fusion | None:
+    """The fused attention of a stream's text cross-attention, where there is one."""
+    if not received:
+        return None
+    (link, memory, _), *more = received
+    assert isinstance(link, FusedLink) and not more
+    return lambda q: link.attend(q, stream, memory)
