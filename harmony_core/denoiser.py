@@ -1,0 +1,211 @@
+"""A model bound to one run: what is given, what it is told, how it is guided. To a sampler it is one velocity.
+
+Conditions are prepared once, drivers are run once, and all of it lives as long as this object: a run that is cancelled leaves
+nothing behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from .canvas import Canvas, over_latents
+from .conditioning import Conditioning
+from .drivers import DriverCache, Keep, MemoryBudget
+from .guidance import Evaluation, Guidance, guide
+from .models.harmony import Context, Harmony
+from .models.sound_map import SoundMapRecorder
+from .types import AV, Modality
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Everything about a run but its noise and its sampler.
+
+    Attributes:
+        canvas: what is given and what is generated.
+        told: the conditions.
+        untold: what takes the text's place where text guidance leaves it out (a negative prompt); None is the model's
+            "nothing", with the reference kept.
+        guidance: the guides.
+        anchors: clean latents of SyncCFG's drivers, a still for video and silence for audio, (1 or B, channels, ...); needed
+            where a guide's anchor is mute.
+        skip_layers: layers left out of evaluations without text.
+        use_cache: False runs drivers along at every step, for comparison.
+        budget: memory for drivers.
+        recorder: collects sound-source maps.
+    """
+
+    canvas: Canvas
+    told: Conditioning = field(default_factory=Conditioning)
+    untold: Conditioning | None = None
+    guidance: Guidance = field(default_factory=Guidance)
+    anchors: AV[Tensor] | None = None
+    skip_layers: Collection[int] = ()
+    use_cache: bool = True
+    budget: MemoryBudget | None = None
+    recorder: SoundMapRecorder | None = None
+
+    def __post_init__(self) -> None:
+        if self.anchors is None and any(g.anchor.company == "mute" for g in self.guidance.guides):
+            raise ValueError("SyncCFG needs its anchors: latents of a still picture and of silence, of the clip's shape")
+        if self.anchors is not None:
+            for m in Modality:
+                anchor, given = self.anchors[m], self.canvas.given[m]
+                if anchor.shape[1:] != given.shape[1:] or anchor.shape[0] not in {1, given.shape[0]}:
+                    raise ValueError(f"the {m.value} anchor is of shape {tuple(anchor.shape)}, the clip {tuple(given.shape)}")
+
+
+class Denoiser:
+    """``velocity(x, sigma)`` of one run.
+
+    Attributes:
+        passes: how often each branch was run at the last call; a joint pass counts one of each.
+        steps: calls so far.
+    """
+
+    def __init__(self, model: Harmony, setting: Setting) -> None:
+        """Bind the model.
+
+        Raises:
+            ValueError: the conditions do not fit the model or the canvas.
+        """
+        parameter = next(model.parameters())
+        self._device, self._dtype = parameter.device, parameter.dtype
+        self._model = model
+        self._setting = setting
+        self._canvas = setting.canvas.to(self._device, self._dtype)
+        self._anchors: AV[Tensor] | None = None
+        if setting.anchors is not None:
+            self._anchors = setting.anchors.map(
+                lambda a: a.to(self._device, self._dtype).expand(self._canvas.batch, *a.shape[1:])
+            )
+        self._contexts: dict[bool, Context] = {}
+        self._drivers = DriverCache(self._device, setting.budget)
+        self._tally = dict.fromkeys(Modality, 0)
+        self.passes = AV(0, 0)
+        self.steps = 0
+
+    def __call__(self, x: AV[Tensor], sigma: AV[float]) -> AV[Tensor]:
+        """The guided velocity at ``x``.
+
+        Args:
+            x: latents, in any float dtype; what is given is put in first.
+            sigma: each stream's time.
+
+        Returns:
+            Velocities in ``x``'s dtype; zero where latents are given.
+        """
+        self._tally = dict.fromkeys(Modality, 0)
+        canvas = self._canvas
+        inputs = canvas.compose(x.map(lambda value: value.to(self._device, self._dtype)))
+        free = canvas.free.map(over_latents, inputs)
+        with torch.no_grad():
+            velocity = guide(partial(self._evaluate, inputs, sigma), self._setting.guidance, sigma, canvas.generated, free)
+        self.passes = AV(*(self._tally[m] for m in Modality))
+        self.steps += 1
+        return x.map(lambda value, v, mask: torch.zeros_like(value) if v is None else (v * mask).to(value), velocity, free)
+
+    def close(self) -> None:
+        """Let go of conditions and drivers."""
+        self._drivers.clear()
+        self._contexts.clear()
+
+    # ---- evaluations
+
+    def _evaluate(self, x: AV[Tensor], sigma: AV[float], what: Evaluation, wanted: AV[bool]) -> AV[Tensor | None]:
+        context = self._context(what.text)
+        skip = () if what.text else tuple(self._setting.skip_layers)
+        times = self._canvas.times(sigma)
+        if what.company == "cut":
+            return AV.of(lambda m: self._alone(m, x[m], times[m], context, skip) if wanted[m] else None)
+        if what.company == "mute":
+            assert self._anchors is not None
+            anchors = self._anchors
+            return AV.of(
+                lambda m: self._driven(m, x[m], times[m], what.text, anchors[m.other], "anchor", skip) if wanted[m] else None
+            )
+        driver = self._canvas.driver
+        if driver is not None:
+            given, target = self._canvas.given[driver], driver.other
+            velocity = self._driven(target, x[target], times[target], what.text, given, "given", skip, self._recorder())
+            return AV[Tensor | None](None, None).replace(target, velocity)
+        self._count(*Modality)
+        joint = self._model(
+            x, times, context, fps=self._fps, skip_layers=skip, recorder=self._recorder() if what.text else None
+        )
+        return joint.map(lambda v, want: v if want else None, wanted)
+
+    def _alone(self, m: Modality, x: Tensor, t: Tensor, context: Context, skip: tuple[int, ...]) -> Tensor:
+        self._count(m)
+        return self._model.forward_alone(m, x, t, context, skip_layers=skip)
+
+    def _driven(
+        self,
+        target: Modality,
+        x: Tensor,
+        t: Tensor,
+        text: bool,
+        driver_latent: Tensor,
+        role: str,
+        skip: tuple[int, ...],
+        recorder: SoundMapRecorder | None = None,
+    ) -> Tensor:
+        """The target's velocity beside a clean other stream."""
+        driver, context = target.other, self._context(text)
+        if self._model.config.driver_isolation and self._setting.use_cache:
+
+            def read(keep: Keep) -> None:
+                self._count(driver)
+                self._model.read_driver(
+                    driver, driver_latent, context, keep, other_length=x.shape[2], fps=self._fps, skip_layers=skip
+                )
+
+            memory = self._drivers.get((driver, role, text), read)
+            if memory is not None:
+                self._count(target)
+                return self._model.forward_driven(
+                    target,
+                    x,
+                    t,
+                    context,
+                    memory,
+                    driver_length=driver_latent.shape[2],
+                    fps=self._fps,
+                    skip_layers=skip,
+                    recorder=recorder,
+                )
+        self._count(*Modality)
+        still = driver_latent.new_zeros(driver_latent.shape[0], 1)
+        both = self._model(
+            AV.both(driver_latent).replace(target, x),
+            AV.both(still).replace(target, t),
+            context,
+            driver=driver,
+            fps=self._fps,
+            skip_layers=skip,
+            recorder=recorder,
+        )
+        return both[target]
+
+    def _context(self, text: bool) -> Context:
+        if text not in self._contexts:
+            told = self._setting.told if text else self._setting.untold or self._setting.told.without_text()
+            self._contexts[text] = self._model.prepare(told.to(self._device, self._dtype), self._canvas.batch)
+        return self._contexts[text]
+
+    def _recorder(self) -> SoundMapRecorder | None:
+        recorder = self._setting.recorder
+        return recorder if recorder is not None and recorder.wants_step(self.steps) else None
+
+    @property
+    def _fps(self) -> float:
+        return self._canvas.spec.fps
+
+    def _count(self, *branches: Modality) -> None:
+        for m in branches:
+            self._tally[m] += 1

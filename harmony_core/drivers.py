@@ -1,0 +1,120 @@
+"""What driven streams read of their drivers, kept for one sampling run.
+
+A driver is a clean stream: the user's sound or picture, or SyncCFG's silence and still. With driver isolation what it gives
+to the other stream is the same at every step. It is computed once and kept here within a memory budget: on the model's
+device, else in host memory, else not at all, and then the driver is run again at every step.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from .models.harmony import DriverMemory
+from .models.interaction import Memory
+
+log = logging.getLogger(__name__)
+
+Keep = Callable[[int, str, Memory], None]
+"""Takes a layer's number, a link's name and what it read."""
+
+Read = Callable[[Keep], None]
+"""Runs the driver and hands over what is to be kept; see ``Harmony.read_driver``."""
+
+
+@dataclass(frozen=True)
+class MemoryBudget:
+    """Bytes that drivers may take up.
+
+    Attributes:
+        device: on the model's device.
+        host: in host memory, beside what is on the device.
+    """
+
+    device: int
+    host: int = 0
+
+    def __post_init__(self) -> None:
+        if self.device < 0 or self.host < 0:
+            raise ValueError(f"a memory budget is not negative, got {self.device} and {self.host} bytes")
+
+    @classmethod
+    def of(cls, device: torch.device) -> MemoryBudget:
+        """A budget that leaves room: half of what is free on a GPU, and 16 GiB of host memory."""
+        if device.type == "cuda":
+            return cls(device=torch.cuda.mem_get_info(device)[0] // 2, host=16 << 30)
+        return cls(device=16 << 30)
+
+
+class _Full(Exception):  # noqa: N818 - control flow, not an error
+    """The budget is used up."""
+
+
+class _Kept:
+    """The memory of one driver, layer by layer."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._layers: dict[int, dict[str, Memory]] = {}
+
+    def put(self, layer: int, link: str, memory: Memory) -> None:
+        self._layers.setdefault(layer, {})[link] = memory
+
+    def layer(self, index: int) -> Mapping[str, Memory]:
+        stored = self._layers[index]
+        return {name: tuple(t.to(self._device, non_blocking=True) for t in memory) for name, memory in stored.items()}
+
+
+class DriverCache:
+    """The drivers of one sampling run. Make one a run and let it go with the run."""
+
+    def __init__(self, device: torch.device, budget: MemoryBudget | None = None) -> None:
+        self._device = device
+        self._left = budget or MemoryBudget.of(device)
+        self._kept: dict[Hashable, _Kept | None] = {}
+
+    def get(self, key: Hashable, read: Read) -> DriverMemory | None:
+        """The memory of a driver, computed at the first call.
+
+        Args:
+            key: what the driver is: stream, text, content.
+            read: runs the driver.
+
+        Returns:
+            Its memory, or None where the budget does not hold it: then the caller runs the driver along.
+        """
+        if key not in self._kept:
+            self._kept[key] = self._fill(read)
+        return self._kept[key]
+
+    @property
+    def bytes_left(self) -> MemoryBudget:
+        """What is left of the budget."""
+        return self._left
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        self._kept.clear()
+
+    def _fill(self, read: Read) -> _Kept | None:
+        before, kept = self._left, _Kept(self._device)
+        try:
+            read(lambda layer, link, memory: kept.put(layer, link, tuple(self._place(t) for t in memory)))
+        except _Full:
+            self._left = before
+            log.info("a driver does not fit the memory budget; it is run again at every step")
+            return None
+        return kept
+
+    def _place(self, tensor: torch.Tensor) -> torch.Tensor:
+        size = tensor.numel() * tensor.element_size()
+        if size <= self._left.device:
+            self._left = MemoryBudget(self._left.device - size, self._left.host)
+            return tensor
+        if size <= self._left.host:
+            self._left = MemoryBudget(self._left.device, self._left.host - size)
+            return tensor.to("cpu")
+        raise _Full
