@@ -132,7 +132,8 @@ class Denoiser:
         driver = self._canvas.driver
         if driver is not None:
             given, target = self._canvas.given[driver], driver.other
-            velocity = self._driven(target, x[target], times[target], what.text, given, "given", skip, self._recorder())
+            recorder = self._recorder() if what.text else None
+            velocity = self._driven(target, x[target], times[target], what.text, given, "given", skip, recorder)
             return AV[Tensor | None](None, None).replace(target, velocity)
         self._count(*Modality)
         joint = self._model(

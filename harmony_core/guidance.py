@@ -4,8 +4,8 @@ Every guidance names an *anchor*, the same model evaluated with something missin
 
     v = v_full + sum over guides of (scale - 1) (v_full - v_anchor)
 
-At scale 1 a guide does nothing and costs nothing; with a single guide this is the usual ``v_anchor + scale (v_full - v_anchor)``,
-which for the mute anchor is SyncCFG. Guides add up.
+At scale 1 a guide does nothing and costs nothing; with a single guide this is the usual
+``v_anchor + scale (v_full - v_anchor)``, which for the mute anchor is SyncCFG. Guides add up.
 """
 
 from __future__ import annotations
@@ -133,18 +133,18 @@ def modality_guidance(scale: AV[float], *, start: float = 1.0, end: float = 0.0)
     return Guidance(guides=(Guide(anchor=Evaluation(company="cut"), scale=scale, start=start, end=end),))
 
 
-def guide(evaluate: Evaluate, guidance: Guidance, sigma: AV[float], generated: AV[bool], free: AV[Tensor]) -> AV[Tensor]:
+def guide(evaluate: Evaluate, guidance: Guidance, sigma: AV[float], generated: AV[bool], free: AV[Tensor]) -> AV[Tensor | None]:
     """The guided velocity.
 
     Args:
         evaluate: asks the model.
         guidance: the guides.
         sigma: where the step is.
-        generated: the streams that are generated; of the others the velocity is zero.
+        generated: the streams that are generated.
         free: for each stream the mask of generated latents, broadcastable to the velocity; the rest does not count for rescale.
 
     Returns:
-        Velocities of both streams, of those generated.
+        Velocities of the generated streams; None for a given one.
     """
     full = evaluate(FULL, generated)
     guided = full
@@ -154,8 +154,7 @@ def guide(evaluate: Evaluate, guidance: Guidance, sigma: AV[float], generated: A
             continue
         anchor = evaluate(one.anchor, wanted)
         guided = guided.map(_away, full, anchor, one.scale)
-    result = guided.map(_rescaled, full, guidance.rescale, free)
-    return result  # type: ignore[return-value]
+    return guided.map(_rescaled, full, guidance.rescale, free)
 
 
 def _away(guided: Tensor | None, full: Tensor | None, anchor: Tensor | None, scale: float) -> Tensor | None:
