@@ -1,0 +1,172 @@
+"""The sound of an open file as one unbroken run of samples, placed by its timestamps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+
+from .source import Source
+from .track import Track
+
+Samples = np.ndarray[Any, np.dtype[np.float32]]
+
+# FFmpeg's names for the usual arrangement of so many channels.
+LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+
+# Timestamps are coarse in some formats (1 ms): a smaller step than this is no gap in the sound, seconds.
+_JITTER = 0.01
+# Sound may end this much before the wanted length and still be long enough, seconds.
+_SLACK = 0.02
+# Read beyond the wanted end, for the resampling filter, seconds.
+_TAIL = 0.05
+
+
+def read_samples(
+    source: Source, stream: AudioStream, sample_rate: int | None, start: float, seconds: float | None, *, pad: bool
+) -> tuple[Samples, int]:
+    """Decode from ``start`` on.
+
+    Args:
+        source: the open file.
+        stream: its sound.
+        sample_rate: wanted samples per second, the file's where None.
+        start: seconds after the file's origin.
+        seconds: wanted length, to the end where None.
+        pad: whether silence may stand for more than a rounding at the end.
+
+    Returns:
+        (C, samples) float32 in [-1, 1], and samples per second.
+
+    Raises:
+        ValueError: the sound is damaged, too long, too short or ends before ``start``; the message names the file.
+    """
+    run = _Run(source, stream, start, seconds, sample_rate)
+    pieces = list(_resampled(run, sample_rate))
+    rate = sample_rate or run.rate
+    held = run.length(rate)
+    if held <= 0 and not pad:
+        raise ValueError(f"{source.path} has no sound at {start:.2f} s: it ends at {run.track.end:.2f} s")
+    wanted = held if seconds is None else round(seconds * rate)
+    if wanted - held > _SLACK * rate and not pad:
+        raise ValueError(
+            f"the sound of {source.path} is too short: {wanted / rate:.3f} s from {start:.2f} s on are wanted, "
+            f"it lasts {held / rate:.3f} s from there"
+        )
+    waveform = np.zeros((run.channels, max(0, wanted)), np.float32)
+    at = 0
+    for piece in pieces:
+        part = piece[:, : max(0, min(held, wanted) - at)]
+        np.clip(part, -1, 1, out=waveform[:, at : at + part.shape[1]])  # lossy decoders overshoot
+        at += part.shape[1]
+    return waveform, rate
+
+
+class _Run:
+    """Blocks of samples without gaps or overlaps, from ``start`` to the end or a little beyond ``seconds``.
+
+    Attributes:
+        rate: samples per second of the file; certain once a block is decoded, as is ``channels``.
+        channels: number of them.
+    """
+
+    def __init__(
+        self, source: Source, stream: AudioStream, start: float, seconds: float | None, sample_rate: int | None
+    ) -> None:
+        self.source = source
+        self.track: Track[AudioFrame] = Track(source, stream)
+        self.start = start
+        self.seconds = seconds
+        self.rate = self.channels = 0
+        self._wanted_rate = sample_rate
+        self._written = self._last_frame = 0
+
+    def length(self, rate: int) -> int:
+        """Samples at ``rate`` that the run lasts, without those an encoder added to fill its last packet."""
+        excess = self._written - round((self.track.end - self.start) * self.rate)
+        filling = excess if self.track.tick * self.rate < excess < self._last_frame else 0
+        return round((self._written - filling) * rate / self.rate)
+
+    def __iter__(self) -> Iterator[Samples]:
+        """Yield (C, n) blocks.
+
+        Raises:
+            ValueError: the sound is longer than the limit, or changes its rate or channels midway.
+        """
+        for time, frame in self.track.frames(self.start):
+            self._check_format(frame)
+            most = self._most()
+            at = round((time - self.start) * self.rate)
+            if self._written and abs(at - self._written) < _JITTER * self.rate:
+                at = self._written
+            if at > self._written:
+                silence = np.zeros((self.channels, min(at, most) - self._written), np.float32)
+                self._written += silence.shape[1]
+                yield silence
+            block = _to_float(frame)[:, self._written - at :][:, : most - self._written]
+            self._written += block.shape[1]
+            self._last_frame = frame.samples
+            if block.shape[1]:
+                yield block
+            if self._written == most:
+                self._stop()
+                return
+
+    def _most(self) -> int:
+        """Samples after which the run ends."""
+        limits = self.source.limits
+        bytes_a_second = 4 * self.channels * (self._wanted_rate or self.rate)
+        ceiling = min(limits.seconds, limits.output_bytes / bytes_a_second)
+        if self.seconds is not None and self.seconds > ceiling:
+            raise ValueError(f"{self.seconds:.2f} s of sound of {self.source.path} are over the limit of {ceiling:.2f} s")
+        return round((ceiling if self.seconds is None else self.seconds + _TAIL) * self.rate)
+
+    def _stop(self) -> None:
+        if self.seconds is None:
+            raise ValueError(
+                f"the sound of {self.source.path} is over the limit of {self._most() / self.rate:.2f} s; read a part"
+            )
+
+    def _check_format(self, frame: AudioFrame) -> None:
+        found = frame.sample_rate, frame.layout.nb_channels
+        if not self.rate:
+            self.rate, self.channels = found
+        if found != (self.rate, self.channels):
+            raise ValueError(f"the sound of {self.source.path} changes its sample rate or channels midway")
+        if self.channels > self.source.limits.channels:
+            raise ValueError(f"{self.source.path} has {self.channels} channels of sound, over the limit")
+
+
+def _resampled(run: _Run, sample_rate: int | None) -> Iterator[Samples]:
+    """The blocks at another rate; sample n stays at time n / rate, whatever the filter's delay."""
+    resampler: AudioResampler | None = None
+    written = 0
+    for block in run:
+        if sample_rate is None or sample_rate == run.rate:
+            yield block
+            continue
+        layout = LAYOUTS[run.channels]
+        resampler = resampler or AudioResampler(format="fltp", layout=layout, rate=sample_rate)
+        frame = AudioFrame.from_ndarray(np.ascontiguousarray(block), format="fltp", layout=layout)
+        frame.sample_rate, frame.time_base, frame.pts = run.rate, Fraction(1, run.rate), written
+        written += block.shape[1]
+        yield from (out.to_ndarray() for out in resampler.resample(frame))  # type: ignore[misc]
+    if resampler is not None:
+        yield from (out.to_ndarray() for out in resampler.resample(None))  # type: ignore[misc]
+
+
+def _to_float(frame: AudioFrame) -> Samples:
+    """A frame of any sample format as (C, n) float32, full scale at 1."""
+    array: np.ndarray[Any, Any] = frame.to_ndarray()
+    if not frame.format.is_planar:
+        array = array.reshape(-1, frame.layout.nb_channels).T
+    if array.dtype == np.uint8:
+        return (array.astype(np.float32) - 128) / 128
+    if array.dtype.kind == "i":
+        array = array / float(1 << (8 * array.dtype.itemsize - 1))
+    return array.astype(np.float32, copy=False)

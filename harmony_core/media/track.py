@@ -1,0 +1,144 @@
+"""One stream of an open file, decoded in order, with times counted from the file's origin.
+
+Tolerant as players are, and honest at the end: a few packets that do not decode are passed over, but a file most of which is
+damaged, or that ends long before the end it states, is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
+
+import av
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from .source import Source, frame_rate
+
+_logger = logging.getLogger(__name__)
+
+# Decoding after a jump starts this much earlier, seconds: sound codecs need a few packets to settle.
+_RUN_UP = 0.5
+# Bad packets passed over in any file, and the share of good ones above which more are.
+_FEW_BAD = 3
+_GOOD_FOR_A_BAD = 10
+# A stream may end this much before the length its file states, seconds.
+_EARLY_END = 0.25
+# Formats that state a length of their own; elsewhere FFmpeg estimates one from the file's size.
+_STATED_LENGTH = ("mov", "matroska", "flac")
+# Of a RIFF file that was written to a pipe.
+_UNKNOWN_SIZES = (0, 0xFFFFFFFF)
+
+FrameT = TypeVar("FrameT", VideoFrame, AudioFrame)
+
+
+class Track(Generic[FrameT]):
+    """The frames of one stream.
+
+    Attributes:
+        end: where the stream ends, seconds after the origin, as far as it has been read.
+    """
+
+    def __init__(self, source: Source, stream: VideoStream | AudioStream) -> None:
+        assert stream.time_base is not None
+        self.source = source
+        self.stream = stream
+        self.tick = float(stream.time_base)
+        self.end = 0.0
+        self._good = self._bad = 0
+        self._last_is_cut = False
+
+    def frames(self, start: float) -> Iterator[tuple[float, FrameT]]:
+        """Decode, from the last frame at or before ``start`` at the latest.
+
+        Args:
+            start: seconds after the origin.
+
+        Yields:
+            Time of the frame, seconds after the origin, and the frame.
+
+        Raises:
+            ValueError: the stream is damaged, or cut short.
+        """
+        if start > _RUN_UP and self._seek(start - _RUN_UP):
+            frames = self._decoded()
+            first = next(frames, None)
+            if first is not None and first[0] <= start:
+                yield first
+                yield from frames
+                return
+            self._seek(0.0)  # the jump went too far, as it may in files without an index
+        yield from self._decoded()
+
+    def _seek(self, time: float) -> bool:
+        """Jump to before ``time``; False where the format cannot, and the position is what it was."""
+        try:
+            self.source.container.seek(round((time + self.source.origin) / self.tick), stream=self.stream)
+        except av.FFmpegError:
+            return False
+        return True
+
+    def _seconds(self, frame: VideoFrame | AudioFrame) -> float:
+        if isinstance(frame, AudioFrame):
+            return frame.samples / frame.sample_rate
+        assert isinstance(self.stream, VideoStream)
+        return 1 / float(frame_rate(self.stream))
+
+    def _decoded(self) -> Iterator[tuple[float, FrameT]]:
+        expected = 0.0
+        for packet in self.source.container.demux(self.stream):
+            for frame in self._decode(packet):
+                stamp = frame.pts  # some formats have none; their frames follow each other
+                time = expected if stamp is None else float(stamp * frame.time_base) - self.source.origin
+                expected = time + self._seconds(frame)
+                self.end = max(self.end, time)
+                yield time, frame
+        self._check_end()
+
+    def _decode(self, packet: Packet) -> list[Any]:
+        if packet.pts is not None:
+            self.end = max(self.end, (packet.pts + (packet.duration or 0)) * self.tick - self.source.origin)
+        if packet.size:
+            self._last_is_cut = packet.is_corrupt
+        try:
+            frames: list[Any] = packet.decode()
+        except av.InvalidDataError as error:
+            self._bad += 1
+            _logger.warning("%s: a packet of the %s was passed over: %s", self.source.path, self.stream.type, error.strerror)
+            self._check_share(_FEW_BAD)
+            return []
+        self._good += len(frames)
+        self._bad += sum(frame.is_corrupt for frame in frames)
+        return frames
+
+    def _check_share(self, allowed: int) -> None:
+        if self._bad > allowed and self._bad * _GOOD_FOR_A_BAD > self._good:
+            raise ValueError(f"the {self._what} of {self.source.path} is damaged: {self._bad} packets do not decode")
+
+    def _check_end(self) -> None:
+        path = self.source.path
+        if not self._good:
+            raise ValueError(f"the {self._what} of {path} could not be decoded: it is damaged, too large or not supported")
+        self._check_share(0)
+        if self._last_is_cut and not self._written_to_a_pipe():
+            raise ValueError(f"{path} is cut short: its {self._what} breaks off after {self.end:.2f} s")
+        stated = self.source.seconds(self.stream)
+        if stated is None or not self.source.container.format.name.startswith(_STATED_LENGTH):
+            return
+        if self.stream.start_time is not None:
+            stated += self.stream.start_time * self.tick - self.source.origin
+        if self.end < stated - _EARLY_END:
+            raise ValueError(f"{path} is cut short: it states {stated:.2f} s of {self._what} and holds {self.end:.2f} s")
+
+    def _written_to_a_pipe(self) -> bool:
+        with self.source.path.open("rb") as file:
+            head = file.read(8)
+        return head[:4] == b"RIFF" and int.from_bytes(head[4:], "little") in _UNKNOWN_SIZES
+
+    @property
+    def _what(self) -> str:
+        return "picture" if isinstance(self.stream, VideoStream) else "sound"
