@@ -165,8 +165,9 @@ def _to_float(frame: AudioFrame) -> Samples:
     array: np.ndarray[Any, Any] = frame.to_ndarray()
     if not frame.format.is_planar:
         array = array.reshape(-1, frame.layout.nb_channels).T
-    if array.dtype == np.uint8:
-        return (array.astype(np.float32) - 128) / 128
-    if array.dtype.kind == "i":
-        array = array / float(1 << (8 * array.dtype.itemsize - 1))
-    return array.astype(np.float32, copy=False)
+    samples: Samples = array.astype(np.float32)
+    if array.dtype.kind in "iu":
+        samples /= 1 << (8 * array.dtype.itemsize - 1)
+    if array.dtype == np.uint8:  # the middle of its range is silence
+        samples -= 1
+    return samples
