@@ -280,5 +280,5 @@ def _inside(spans: Tensor, start: float, end: float) -> Tensor:
 
 
 def _choices(value: int, step: int, *, offset: int) -> str:
-    below = (value - offset) // step * step + offset
-    return " or ".join(str(n) for n in (below, below + step) if n >= offset)
+    below = (max(value, offset) - offset) // step * step + offset
+    return str(below) if value < offset else f"{below} or {below + step}"
