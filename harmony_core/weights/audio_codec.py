@@ -204,7 +204,7 @@ def _without_filters(vocoder: Mapping[str, Tensor]) -> dict[str, Tensor]:
     taps = low_pass(torch.device("cpu"), torch.float32)
     for key, value in vocoder.items():
         if key.endswith(FILTERS):
-            _check_constant(key, value, taps)
+            _check_constant(VOCODER + key, value, taps)
     return {key: value for key, value in vocoder.items() if not key.endswith(FILTERS)}
 
 
