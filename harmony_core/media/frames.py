@@ -9,7 +9,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from .pictures import Framer, Picture, Resize, shown_size
-from .source import Source, frame_rate
+from .source import Source, frame_rate, stated_seconds
 from .track import Track
 
 Short = Literal["refuse", "hold"]
@@ -108,7 +108,7 @@ def _most(source: Source, size: tuple[int, int], fps: float) -> int:
 
 
 def _stated_count(source: Source, stream: VideoStream, start: float, fps: float) -> int:
-    seconds = None if source.still else source.seconds(stream)
+    seconds = None if source.still else stated_seconds(stream)
     return 1 if seconds is None else int((seconds - start) * fps)
 
 

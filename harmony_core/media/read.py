@@ -16,6 +16,8 @@ from .pictures import Picture, Resize
 from .sound import read_samples
 from .source import DEFAULT_LIMITS, Limits, frame_rate, opened, probe
 
+_HIGHEST_RATE = 768_000
+
 
 def read_video(
     path: str | Path,
@@ -113,8 +115,8 @@ def read_audio(
     """
     if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
         raise ValueError(f"a length is a positive number of seconds, got {seconds}")
-    if sample_rate is not None and sample_rate < 1:
-        raise ValueError(f"a sample rate is positive, got {sample_rate}")
+    if sample_rate is not None and not 1 <= sample_rate <= _HIGHEST_RATE:
+        raise ValueError(f"a sample rate is 1 to {_HIGHEST_RATE}, got {sample_rate}")
     _check_request(start=start, short=short)
     with opened(path, limits) as source:
         if source.audio is None:

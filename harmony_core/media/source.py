@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 from av.audio.stream import AudioStream
@@ -61,7 +62,7 @@ class VideoInfo:
         height: pixels as shown: upright, with square pixels.
         width: likewise.
         fps: average pictures per second; of a still picture it means nothing.
-        seconds: length, None where the file does not say.
+        seconds: length; that of the whole file where only that is stated, None where nothing is.
     """
 
     codec: str
@@ -79,7 +80,7 @@ class AudioInfo:
         codec: FFmpeg's name of it.
         sample_rate: samples per second.
         channels: number of them.
-        seconds: length, None where the file does not say.
+        seconds: length; that of the whole file where only that is stated, None where nothing is.
     """
 
     codec: str
@@ -122,12 +123,12 @@ class Source:
     def video(self) -> VideoStream | None:
         """The stream of pictures, None without; a cover picture of a song is none."""
         moving = (s for s in self.container.streams.video if not s.disposition & Disposition.attached_pic)
-        return next(moving, None)
+        return next((s for s in moving if _decodable(s)), None)
 
     @property
     def audio(self) -> AudioStream | None:
         """The stream of sound, None without."""
-        return next(iter(self.container.streams.audio), None)
+        return next((s for s in self.container.streams.audio if _decodable(s)), None)
 
     @cached_property
     def origin(self) -> float:
@@ -145,10 +146,9 @@ class Source:
         """How ``frame`` is brought upright."""
         return self.exif_orientation or Orientation.from_frame(frame)
 
-    def seconds(self, stream: VideoStream | AudioStream) -> float | None:
-        """Length of a stream as the file states it."""
-        if stream.duration is not None:
-            return float(stream.duration * _tick(stream))
+    @property
+    def seconds(self) -> float | None:
+        """Length of the whole file as it states it."""
         return None if self.container.duration is None else self.container.duration / av.time_base
 
 
@@ -188,6 +188,11 @@ def probe(path: str | Path, *, limits: Limits = DEFAULT_LIMITS) -> MediaInfo:
         )
 
 
+def stated_seconds(stream: VideoStream | AudioStream) -> float | None:
+    """Length of a stream as its file states it."""
+    return None if stream.duration is None else float(stream.duration * _tick(stream))
+
+
 def frame_rate(stream: VideoStream) -> Fraction:
     """Average pictures per second of a stream."""
     return stream.average_rate or stream.guessed_rate or Fraction(25)
@@ -206,7 +211,7 @@ def _video_info(source: Source) -> VideoInfo | None:
         height=height,
         width=width,
         fps=float(frame_rate(stream)),
-        seconds=None if source.still else source.seconds(stream),
+        seconds=None if source.still else stated_seconds(stream) or source.seconds,
     )
 
 
@@ -218,7 +223,7 @@ def _audio_info(source: Source) -> AudioInfo | None:
         codec=stream.codec_context.name,
         sample_rate=stream.codec_context.sample_rate,
         channels=stream.codec_context.layout.nb_channels,
-        seconds=source.seconds(stream),
+        seconds=stated_seconds(stream) or source.seconds,
     )
 
 
@@ -235,15 +240,22 @@ def _check_file(path: Path, limits: Limits) -> None:
         raise ValueError(f"{path} is {status.st_size} bytes large, more than the limit of {limits.file_bytes}")
 
 
-def _open_container(file: object) -> InputContainer:
+class _Nameless:
+    """A file without its name, by which FFmpeg would otherwise guess a format and read patterns such as ``%d``."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+
+
+def _open_container(file: BinaryIO) -> InputContainer:
     options = {"protocol_whitelist": "pipe", "format_whitelist": _FORMATS}
-    return av.open(file, "r", options=options, metadata_errors="replace")
+    return av.open(_Nameless(file), "r", options=options, metadata_errors="replace")
 
 
 def _check_content(source: Source) -> None:
     path, limits = source.path, source.limits
     if source.video is None and source.audio is None:
-        raise ValueError(f"{path} has neither pictures nor sound")
+        raise ValueError(f"{path} has neither pictures nor sound of a known kind")
     if source.container.metadata.get("major_brand", "").strip() in _TILED_BRANDS:
         raise ValueError(f"{path} is a HEIC photograph, stored in tiles that are not put together here; convert it to JPEG")
     if (video := source.video) is not None:
@@ -257,6 +269,10 @@ def _check_content(source: Source) -> None:
     if source.audio is not None and source.audio.codec_context.layout.nb_channels > limits.channels:
         given = source.audio.codec_context.layout.nb_channels
         raise ValueError(f"{path} has {given} channels of sound, more than the limit of {limits.channels}")
+
+
+def _decodable(stream: VideoStream | AudioStream) -> bool:
+    return stream.codec_context is not None  # PyAV leaves it out where FFmpeg has no decoder
 
 
 def _tick(stream: VideoStream | AudioStream) -> Fraction:

@@ -50,7 +50,8 @@ class Track(Generic[FrameT]):
         self.tick = float(stream.time_base)
         self.end = 0.0
         self._good = self._bad = 0
-        self._last_is_cut = False
+        self._file_end = 0.0
+        self._breaks_off = False
 
     def frames(self, start: float) -> Iterator[tuple[float, FrameT]]:
         """Decode, from the last frame at or before ``start`` at the latest.
@@ -90,55 +91,61 @@ class Track(Generic[FrameT]):
 
     def _decoded(self) -> Iterator[tuple[float, FrameT]]:
         expected = 0.0
-        for packet in self.source.container.demux(self.stream):
+        for packet in self.source.container.demux():
+            self._note_end(packet)
+            if packet.stream.index != self.stream.index:
+                continue
             for frame in self._decode(packet):
                 stamp = frame.pts  # some formats have none; their frames follow each other
                 time = expected if stamp is None else float(stamp * frame.time_base) - self.source.origin
                 expected = time + self._seconds(frame)
                 self.end = max(self.end, time)
                 yield time, frame
+        self._check_damage(0)
         self._check_end()
 
+    def _note_end(self, packet: Packet) -> None:
+        if packet.pts is None or packet.time_base is None:
+            return
+        end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+        self._file_end = max(self._file_end, end)
+        if packet.stream.index == self.stream.index:
+            self.end = max(self.end, end - self.source.origin)
+
     def _decode(self, packet: Packet) -> list[Any]:
-        if packet.pts is not None:
-            self.end = max(self.end, (packet.pts + (packet.duration or 0)) * self.tick - self.source.origin)
         if packet.size:
-            self._last_is_cut = packet.is_corrupt
+            self._breaks_off = packet.is_corrupt
         try:
             frames: list[Any] = packet.decode()
         except av.InvalidDataError as error:
             self._bad += 1
-            _logger.warning("%s: a packet of the %s was passed over: %s", self.source.path, self.stream.type, error.strerror)
-            self._check_share(_FEW_BAD)
+            _logger.warning("%s: a packet of %s was passed over: %s", self.source.path, self.stream.type, error.strerror)
+            self._check_damage(_FEW_BAD)
             return []
         self._good += len(frames)
         self._bad += sum(frame.is_corrupt for frame in frames)
         return frames
 
-    def _check_share(self, allowed: int) -> None:
+    def _check_damage(self, allowed: int) -> None:
         if self._bad > allowed and self._bad * _GOOD_FOR_A_BAD > self._good:
-            raise ValueError(f"the {self._what} of {self.source.path} is damaged: {self._bad} packets do not decode")
+            raise ValueError(f"{self.source.path} is damaged: {self._bad} packets of {self.stream.type} do not decode")
 
     def _check_end(self) -> None:
-        path = self.source.path
+        path, kind = self.source.path, self.stream.type
         if not self._good:
-            raise ValueError(f"the {self._what} of {path} could not be decoded: it is damaged, too large or not supported")
-        self._check_share(0)
-        if self._last_is_cut and not self._written_to_a_pipe():
-            raise ValueError(f"{path} is cut short: its {self._what} breaks off after {self.end:.2f} s")
-        stated = self.source.seconds(self.stream)
-        if stated is None or not self.source.container.format.name.startswith(_STATED_LENGTH):
+            raise ValueError(f"no {kind} of {path} could be decoded: it is damaged, or larger than the limit")
+        if self._breaks_off and not self._written_to_a_pipe():
+            raise ValueError(f"{path} is cut short: its {kind} breaks off after {self.end:.2f} s")
+        if not self.source.container.format.name.startswith(_STATED_LENGTH):
             return
-        if self.stream.start_time is not None:
-            stated += self.stream.start_time * self.tick - self.source.origin
-        if self.end < stated - _EARLY_END:
-            raise ValueError(f"{path} is cut short: it states {stated:.2f} s of {self._what} and holds {self.end:.2f} s")
+        stated, found = self.source.seconds, self._file_end
+        if self.stream.duration is not None:
+            stated = ((self.stream.start_time or 0) + self.stream.duration) * self.tick - self.source.origin
+            found = self.end
+        if stated is not None and found < stated - _EARLY_END:
+            raise ValueError(f"{path} is cut short: it should last {stated:.2f} s and ends after {found:.2f} s")
 
     def _written_to_a_pipe(self) -> bool:
         with self.source.path.open("rb") as file:
             head = file.read(8)
         return head[:4] == b"RIFF" and int.from_bytes(head[4:], "little") in _UNKNOWN_SIZES
-
-    @property
-    def _what(self) -> str:
-        return "picture" if isinstance(self.stream, VideoStream) else "sound"

@@ -40,19 +40,23 @@ class Sound:
 
 @pytest.fixture
 def encode(tmp_path: Path) -> Callable[..., Path]:
-    def make(name: str, pictures: Pictures | None = None, sound: Sound | None = None, **options: str) -> Path:
+    """Make a file: ``encode(name, fields of Pictures or None, fields of Sound or None, **options of the container)``."""
+
+    def make(name: str, video: dict[str, Any] | None = None, audio: dict[str, Any] | None = None, **options: str) -> Path:
+        pictures = Pictures(**video) if video else None
+        sound = Sound(**audio) if audio else None
         path = tmp_path / name
         with av.open(str(path), "w", options=options) as container:
             packets = []
             if pictures is not None:
-                video = _video_stream(container, pictures)
+                video_stream = _video_stream(container, pictures)
             if sound is not None:
-                audio = container.add_stream(sound.codec, rate=sound.rate)
-                audio.codec_context.layout = sound.layout
+                audio_stream = container.add_stream(sound.codec, rate=sound.rate)
+                audio_stream.codec_context.layout = sound.layout
             if pictures is not None:
-                packets += _video_packets(video, pictures)
+                packets += _video_packets(video_stream, pictures)
             if sound is not None:
-                packets += _audio_packets(audio, sound)
+                packets += _audio_packets(audio_stream, sound)
             for packet in sorted(packets, key=lambda p: p.dts * p.time_base):
                 container.mux(packet)
         return path
