@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 Resize = Literal["cover", "fit"]
 Picture = np.ndarray[Any, np.dtype[np.uint8]]
@@ -20,16 +20,9 @@ Picture = np.ndarray[Any, np.dtype[np.uint8]]
 # Bicubic, chroma handled at full width; the last three have no names in older PyAV.
 SCALING = int(Interpolation.BICUBIC) | 0x2000 | 0x4000 | 0x40000
 
-# The numbers of ITU-T H.273 that files carry -> what swscale knows.
-_MATRICES = {
-    1: Colorspace.ITU709,
-    4: Colorspace.FCC,
-    5: Colorspace.ITU601,
-    6: Colorspace.ITU601,
-    7: Colorspace.SMPTE240M,
-    9: Colorspace.BT2020,
-    10: Colorspace.BT2020,
-}
+# Matrices of ITU-T H.273 by the number that files carry -> swscale's number of the same. PyAV lacks names for some.
+_BT601, _BT709 = 5, 1
+_MATRICES = {1: _BT709, 4: 4, 5: _BT601, 6: _BT601, 7: 7, 9: 9, 10: 9}
 _UNSTATED_MATRICES = (0, 2, 3)
 
 
@@ -168,16 +161,16 @@ def _transparent(frame: VideoFrame) -> bool:
     return frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components)
 
 
-def _coding(frame: VideoFrame, *, still: bool) -> tuple[Colorspace, bool]:
+def _coding(frame: VideoFrame, *, still: bool) -> tuple[int, bool]:
     """The matrix of a frame's colours and whether their range is full."""
     if frame.format.is_rgb or frame.format.has_palette:
-        return Colorspace.ITU709, True
+        return _BT709, True
     full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
     number = int(frame.colorspace)
     if number in _UNSTATED_MATRICES:
         # What players assume: high definition is BT.709, smaller video and all photographs BT.601.
         large = frame.width >= 1280 or frame.height > 576
-        return (Colorspace.ITU709 if large and not still else Colorspace.ITU601), full
+        return (_BT709 if large and not still else _BT601), full
     if number not in _MATRICES:
         raise ValueError(f"its colours are coded with matrix number {number}, which cannot be converted to RGB here")
     return _MATRICES[number], full

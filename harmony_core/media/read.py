@@ -8,15 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..codecs.audio import SAMPLE_RATES
 from ..geometry import ClipSpec
 from ..progress import Progress
 from ..types import Audio, Video
 from .frames import Short, read_pictures
 from .pictures import Picture, Resize
-from .sound import read_samples
+from .sound import read_sound
 from .source import DEFAULT_LIMITS, Limits, frame_rate, opened, probe
-
-_HIGHEST_RATE = 768_000
 
 
 def read_video(
@@ -115,14 +114,13 @@ def read_audio(
     """
     if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
         raise ValueError(f"a length is a positive number of seconds, got {seconds}")
-    if sample_rate is not None and not 1 <= sample_rate <= _HIGHEST_RATE:
-        raise ValueError(f"a sample rate is 1 to {_HIGHEST_RATE}, got {sample_rate}")
+    if sample_rate is not None and not SAMPLE_RATES[0] <= sample_rate <= SAMPLE_RATES[1]:
+        raise ValueError(f"a sample rate is {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} Hz, got {sample_rate}")
     _check_request(start=start, short=short)
     with opened(path, limits) as source:
         if source.audio is None:
             raise ValueError(f"{path} has no sound")
-        waveform, rate = read_samples(source, source.audio, sample_rate, start, seconds, pad=short == "hold")
-    return Audio(torch.from_numpy(waveform)[None], rate)
+        return read_sound(source, source.audio, sample_rate, start, seconds, pad=short == "hold")
 
 
 def read_clip(

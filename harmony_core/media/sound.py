@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
+import torch
 from av.audio.frame import AudioFrame
-from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 
+from ..codecs.audio import SAMPLE_RATES, resample
+from ..types import Audio
 from .source import Source
 from .track import Track
 
 Samples = np.ndarray[Any, np.dtype[np.float32]]
-
-# FFmpeg's names for the usual arrangement of so many channels.
-LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 
 # Timestamps are coarse in some formats (1 ms): a smaller step than this is no gap in the sound, seconds.
 _JITTER = 0.01
@@ -27,9 +25,9 @@ _SLACK = 0.02
 _TAIL = 0.05
 
 
-def read_samples(
+def read_sound(
     source: Source, stream: AudioStream, sample_rate: int | None, start: float, seconds: float | None, *, pad: bool
-) -> tuple[Samples, int]:
+) -> Audio:
     """Decode from ``start`` on.
 
     Args:
@@ -41,30 +39,30 @@ def read_samples(
         pad: whether silence may stand for more than a rounding at the end.
 
     Returns:
-        (C, samples) float32 in [-1, 1], and samples per second.
+        (1, C, samples) in [-1, 1].
 
     Raises:
         ValueError: the sound is damaged, too long, too short or ends before ``start``; the message names the file.
     """
     run = _Run(source, stream, start, seconds, sample_rate)
-    pieces = list(_resampled(run, sample_rate))
-    rate = sample_rate or run.rate
-    held = run.length(rate)
+    blocks = list(run)
+    held = run.length()
     if held <= 0 and not pad:
         raise ValueError(f"{source.path} has no sound at {start:.2f} s: it ends at {run.track.end:.2f} s")
-    wanted = held if seconds is None else round(seconds * rate)
-    if wanted - held > _SLACK * rate and not pad:
+    if seconds is not None and held < (seconds - _SLACK) * run.rate and not pad:
         raise ValueError(
-            f"the sound of {source.path} is too short: {wanted / rate:.3f} s from {start:.2f} s on are wanted, "
-            f"it lasts {held / rate:.3f} s from there"
+            f"the sound of {source.path} is too short: {seconds:.3f} s from {start:.2f} s on are wanted, "
+            f"it lasts {held / run.rate:.3f} s from there"
         )
-    waveform = np.zeros((run.channels, max(0, wanted)), np.float32)
-    at = 0
-    for piece in pieces:
-        part = piece[:, : max(0, min(held, wanted) - at)]
-        np.clip(part, -1, 1, out=waveform[:, at : at + part.shape[1]])  # lossy decoders overshoot
-        at += part.shape[1]
-    return waveform, rate
+    samples = np.concatenate([np.zeros((run.channels, 0), np.float32), *blocks], axis=1)[:, : max(0, held)]
+    waveform = torch.from_numpy(samples)[None]
+    if samples.size:
+        waveform = resample(Audio(waveform, run.rate), sample_rate or run.rate).waveform
+    rate = sample_rate or run.rate
+    if seconds is not None:
+        missing = round(seconds * rate) - waveform.shape[2]
+        waveform = torch.nn.functional.pad(waveform, (0, missing))  # a negative one cuts
+    return Audio(waveform.clamp(-1, 1), rate)  # lossy decoders overshoot
 
 
 class _Run:
@@ -86,11 +84,11 @@ class _Run:
         self._wanted_rate = sample_rate
         self._written = self._last_frame = 0
 
-    def length(self, rate: int) -> int:
-        """Samples at ``rate`` that the run lasts, without those an encoder added to fill its last packet."""
+    def length(self) -> int:
+        """Samples that the run lasts, without those an encoder added to fill its last packet."""
         excess = self._written - round((self.track.end - self.start) * self.rate)
-        filling = excess if self.track.tick * self.rate < excess < self._last_frame else 0
-        return round((self._written - filling) * rate / self.rate)
+        filling = self.track.tick * self.rate < excess < self._last_frame
+        return self._written - excess if filling else self._written
 
     def __iter__(self) -> Iterator[Samples]:
         """Yield (C, n) blocks.
@@ -120,7 +118,7 @@ class _Run:
     def _most(self) -> int:
         """Samples after which the run ends."""
         limits = self.source.limits
-        bytes_a_second = 4 * self.channels * (self._wanted_rate or self.rate)
+        bytes_a_second = 4 * self.channels * max(self.rate, self._wanted_rate or 0)
         ceiling = min(limits.seconds, limits.output_bytes / bytes_a_second)
         if self.seconds is not None and self.seconds > ceiling:
             raise ValueError(f"{self.seconds:.2f} s of sound of {self.source.path} are over the limit of {ceiling:.2f} s")
@@ -138,26 +136,10 @@ class _Run:
             self.rate, self.channels = found
         if found != (self.rate, self.channels):
             raise ValueError(f"the sound of {self.source.path} changes its sample rate or channels midway")
+        if not SAMPLE_RATES[0] <= self.rate <= SAMPLE_RATES[1]:
+            raise ValueError(f"the sound of {self.source.path} has {self.rate} samples per second, which cannot be used")
         if self.channels > self.source.limits.channels:
             raise ValueError(f"{self.source.path} has {self.channels} channels of sound, over the limit")
-
-
-def _resampled(run: _Run, sample_rate: int | None) -> Iterator[Samples]:
-    """The blocks at another rate; sample n stays at time n / rate, whatever the filter's delay."""
-    resampler: AudioResampler | None = None
-    written = 0
-    for block in run:
-        if sample_rate is None or sample_rate == run.rate:
-            yield block
-            continue
-        layout = LAYOUTS[run.channels]
-        resampler = resampler or AudioResampler(format="fltp", layout=layout, rate=sample_rate)
-        frame = AudioFrame.from_ndarray(np.ascontiguousarray(block), format="fltp", layout=layout)
-        frame.sample_rate, frame.time_base, frame.pts = run.rate, Fraction(1, run.rate), written
-        written += block.shape[1]
-        yield from (out.to_ndarray() for out in resampler.resample(frame))  # type: ignore[misc]
-    if resampler is not None:
-        yield from (out.to_ndarray() for out in resampler.resample(None))  # type: ignore[misc]
 
 
 def _to_float(frame: AudioFrame) -> Samples:

@@ -27,13 +27,16 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 from torch import Tensor
 
+from ..codecs.audio import resample
 from ..progress import Progress
 from ..types import Audio, Video
 from .pictures import SCALING, Picture
-from .sound import LAYOUTS, Samples
+from .sound import Samples
 
 Preset = Literal["ultrafast", "veryfast", "fast", "medium", "slow", "veryslow"]
 
+# FFmpeg's names for the usual arrangement of so many channels.
+_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 _AAC_RATES = (44_100, 48_000)
 _AAC_BITS_A_CHANNEL = 96_000
 _BT709 = 1  # the number of matrix, primaries and transfer curve alike in ITU-T H.273
@@ -73,6 +76,7 @@ def write_video(
         )
     if audio is not None:
         _check_audio(audio)
+        audio = audio if audio.sample_rate in _AAC_RATES else resample(audio, max(_AAC_RATES))
     if not 0 <= crf <= 51:
         raise ValueError(f"crf is 0 to 51, got {crf}")
     with _replacing(path, ".mp4") as temporary:
@@ -106,7 +110,7 @@ def write_wav(path: str | Path, audio: Audio, *, sample_format: Literal["int16",
     with _replacing(path, ".wav") as temporary, _container(temporary, "wav", {}) as container:
         stream = container.add_stream(codec, rate=audio.sample_rate)
         assert isinstance(stream, AudioStream)
-        stream.codec_context.layout = LAYOUTS[len(data)]
+        stream.codec_context.layout = _LAYOUTS[len(data)]
         for start in range(0, data.shape[1], audio.sample_rate):
             block = data[:, start : start + audio.sample_rate].T.reshape(1, -1)
             container.mux(stream.encode(_audio_frame(block, packed, len(data), audio.sample_rate, start)))
@@ -184,10 +188,9 @@ def _add_h264(container: OutputContainer, video: Video, crf: int, preset: str) -
 
 def _add_aac(container: OutputContainer, audio: Audio) -> AudioStream:
     channels = audio.waveform.shape[1]
-    rate = audio.sample_rate if audio.sample_rate in _AAC_RATES else max(_AAC_RATES)
-    stream = container.add_stream("aac", rate=rate)
+    stream = container.add_stream("aac", rate=audio.sample_rate)
     assert isinstance(stream, AudioStream)
-    stream.codec_context.layout = LAYOUTS[channels]
+    stream.codec_context.layout = _LAYOUTS[channels]
     stream.codec_context.bit_rate = _AAC_BITS_A_CHANNEL * channels
     return stream
 
@@ -251,7 +254,7 @@ def _blocks(audio: Audio, count: int, fps: float) -> Iterator[AudioFrame | None]
 
 
 def _audio_frame(block: np.ndarray[Any, Any], sample_format: str, channels: int, rate: int, start: int) -> AudioFrame:
-    frame = AudioFrame.from_ndarray(block, format=sample_format, layout=LAYOUTS[channels])
+    frame = AudioFrame.from_ndarray(block, format=sample_format, layout=_LAYOUTS[channels])
     frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), start
     return frame
 
@@ -275,9 +278,9 @@ def _samples(audio: Audio) -> Samples:
 def _check_audio(audio: Audio) -> None:
     _check_single(audio.waveform, "sound")
     channels, samples = audio.waveform.shape[1:]
-    if channels not in LAYOUTS or not samples:
+    if channels not in _LAYOUTS or not samples:
         raise ValueError(
-            f"sound is written with 1 to {max(LAYOUTS)} channels and a sample at least, got {channels} x {samples}"
+            f"sound is written with 1 to {max(_LAYOUTS)} channels and a sample at least, got {channels} x {samples}"
         )
 
 
