@@ -9,7 +9,7 @@ or otherwise, drops it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,18 +42,15 @@ class Pass:
         if tracks is None:
             tracks = torch.is_grad_enabled() and (like.requires_grad or any(p.requires_grad for p in vae.parameters()))
         self.tracks = tracks
-        self.device = torch.device(device) if device is not None else like.device
-        self.dtype = vae.conv1.weight.dtype
+        self.device = vae.conv1.weight.device if device is None else torch.device(device)
+        self._stored: torch.dtype = vae.conv1.weight.dtype
+        self.dtype = self._stored
         self._home = like.device, like.dtype
         self._wide: dict[nn.Module, dict[str, Tensor]] = {}
 
     def mode(self) -> Any:
         """The context to compute in."""
         return torch.set_grad_enabled(self.tracks)
-
-    def here(self, x: Tensor) -> Tensor:
-        """``x`` as it is computed with."""
-        return x.to(self.device, self.dtype)
 
     def home(self, x: Tensor) -> Tensor:
         """A result as the caller gave its input."""
@@ -71,7 +68,7 @@ class Pass:
         assert at == shape[2]
         return whole
 
-    def __call__(self, tower: nn.Module, x: Tensor, past: Past | None, half: Half) -> tuple[Tensor, Past]:
+    def half(self, tower: nn.Module, x: Tensor, past: Past | None, half: Half) -> tuple[Tensor, Past]:
         """Run half a tower on a chunk.
 
         Args:
@@ -83,23 +80,42 @@ class Pass:
         Returns:
             The result, finite, and what this chunk leaves.
         """
-        memory = Memory(None if past is None else {layer: self.here(frames) for layer, frames in past.items()})
-        arguments = (self.here(x), memory, half)
-        wide = self._wide.get(tower)
-        y = tower(*arguments) if wide is None else functional_call(tower, wide, arguments)
-        # What a finite result was made from is finite: every feature a layer keeps is on the way to it.
+        while True:
+            memory = Memory(None if past is None else {layer: self._here(frames) for layer, frames in past.items()})
+            y = self._call(tower, self._here(x), memory, half)
+            if self._accepts(y):
+                return y, memory.kept
+
+    def project(self, conv: nn.Module, x: Tensor) -> Tensor:
+        """Apply the layer between a tower and the latents."""
+        while True:
+            y = self._call(conv, self._here(x))
+            if self._accepts(y):
+                return y
+
+    def _here(self, x: Tensor) -> Tensor:
+        return x.to(self.device, self.dtype)
+
+    def _call(self, module: nn.Module, *arguments: Any) -> Tensor:
+        if self.dtype is self._stored:
+            return module(*arguments)
+        if module not in self._wide:
+            self._wide[module] = {name: weight.to(self.dtype) for name, weight in module.named_parameters()}
+        return functional_call(module, self._wide[module], arguments)
+
+    def _accepts(self, y: Tensor) -> bool:
+        """Whether a result is finite; if not, the next attempt is wider.
+
+        What a finite result was made from is finite too: every feature a layer keeps is on the way to it.
+        """
         if y.isfinite().all():
-            return y, memory.kept
+            return True
         if self.dtype is not torch.float16:
             raise ValueError("the video codec gave values that are not finite; its weights are damaged or another codec's")
-        self._widen(tower)
-        return self(tower, x, past, half)
-
-    def _widen(self, tower: nn.Module) -> None:
         bfloat16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
         self.dtype = torch.bfloat16 if bfloat16 else torch.float32
         log.warning("the video codec overflows in float16; from here on this clip is computed in %s", self.dtype)
-        self._wide[tower] = {name: weight.to(self.dtype) for name, weight in tower.named_parameters()}
+        return False
 
 
 def pictures(
@@ -119,18 +135,23 @@ def pictures(
     report = _Report(progress, -(-T // chunk) * len(plan))
 
     def fine(x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
-        y, kept = run(vae.decoder, x, past, "fine")
+        y, kept = run.half(vae.decoder, x, past, "fine")
         return unpatchify(y), kept
 
     coarse: Past | None = None
     pasts: list[Past | None] = [None] * len(plan)
-    for start in range(0, T, chunk):
+
+    def decoded(part: Tensor) -> Tensor:
+        nonlocal coarse
         with run.mode():
-            z = vae.denormalise(run.here(latents[:, :, start : start + chunk]))
-            x, coarse = run(vae.decoder, vae.conv2(z), coarse, "coarse")
+            z = run.project(vae.conv2, vae.denormalise(part))
+            x, coarse = run.half(vae.decoder, z, coarse, "coarse")
             frames = _by_tiles(fine, x, plan, pasts, (16 * h, 16 * w), report)
-            frames = run.home(frames.clamp(-1, 1) if clamp else frames)
-        yield frames
+            return run.home(frames.clamp(-1, 1) if clamp else frames)
+
+    # A function call, so that nothing of a chunk is held while the caller works on it.
+    for part in latents.split(chunk, dim=2):
+        yield decoded(part)
 
 
 def moments(
@@ -138,33 +159,45 @@ def moments(
     pieces: Iterable[Tensor],
     run: Pass,
     *,
+    size: Sequence[int],
     chunk: int,
-    tiling: Tiling | None,
+    tiling: Tiling | None = None,
     progress: Progress | None = None,
     total: int = 0,
 ) -> Iterator[Tensor]:
-    """Encode pieces of a clip to mean and log-variance (B, 2 C, up to ``chunk``, h, w); see ``VideoVAE.encode``.
+    """Encode pieces of a clip of checked size to mean and log-variance; see ``VideoVAE.encode``.
 
-    ``total`` is the number of chunks, for ``progress``.
+    Args:
+        vae: the codec.
+        pieces: (B, 3, any number, height, width), together 1 + 4 k frames.
+        run: how to compute.
+        size: height and width.
+        chunk: latents computed at once.
+        tiling: cut large pictures.
+        progress: called after each tile of each chunk.
+        total: number of chunks, for ``progress``.
+
+    Yields:
+        (B, 2 C, up to ``chunk``, h, w).
     """
-    plan: list[Tile] = []
+    height, width = (side // COARSE_CELL for side in size)
+    plan = _plan(vae, tiling, height, width, margin=vae.config.encode_margin, source=COARSE_CELL, result=1)
+    report = _Report(progress, total * len(plan))
     coarse: Past | None = None
-    pasts: list[Past | None] = []
+    pasts: list[Past | None] = [None] * len(plan)
 
     def fine(x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
-        return run(vae.encoder, patchify(run.here(x)), past, "fine")
+        return run.half(vae.encoder, patchify(x), past, "fine")
 
-    for frames in _regroup(pieces, chunk):
-        height, width = (side // COARSE_CELL for side in frames.shape[3:])
-        if not plan:
-            plan = _plan(vae, tiling, height, width, margin=vae.config.encode_margin, source=COARSE_CELL, result=1)
-            pasts = [None] * len(plan)
-            report = _Report(progress, total * len(plan))
+    def encoded(frames: Tensor) -> Tensor:
+        nonlocal coarse
         with run.mode():
             x = _by_tiles(fine, frames, plan, pasts, (height, width), report)
-            x, coarse = run(vae.encoder, x, coarse, "coarse")
-            result = run.home(vae.conv1(x.to(vae.conv1.weight.dtype)))
-        yield result
+            x, coarse = run.half(vae.encoder, x, coarse, "coarse")
+            return run.home(run.project(vae.conv1, x))
+
+    for frames in _regroup(pieces, chunk):
+        yield encoded(frames)
 
 
 def patchify(frames: Tensor) -> Tensor:
@@ -249,7 +282,7 @@ def _regroup(pieces: Iterable[Tensor], chunk: int) -> Iterator[Tensor]:
         seen += piece.shape[2]
         if sum(p.shape[2] for p in held) < wanted:
             continue
-        clip = torch.cat(held, 2)
+        clip = held[0] if len(held) == 1 else torch.cat(held, 2)
         while clip.shape[2] >= wanted:
             yield clip[:, :, :wanted]
             clip, wanted = clip[:, :, wanted:], 4 * chunk

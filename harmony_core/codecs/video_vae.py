@@ -120,8 +120,9 @@ PRESETS = {
 class VideoVAE(nn.Module):
     """The codec; parameters are named as in the published ``Wan2.2_VAE.pth``.
 
-    Everything computes in the dtype of the weights, on ``device`` if one is given and else where its input is; results come
-    back where the input was, in its dtype. Float16 that overflows is reported once and computed in a wider dtype from there.
+    Everything computes in the dtype of the weights and where they are, or on ``device`` if one is given (a host may keep
+    weights elsewhere and bring them as they are used); results come back where the input was, in its dtype, piece by piece.
+    Float16 that overflows is reported, and the rest of the clip computed in a wider dtype.
     """
 
     def __init__(self, config: VideoVAEConfig, runtime: Runtime | None = None) -> None:
@@ -159,7 +160,7 @@ class VideoVAE(nn.Module):
             ValueError: see :meth:`encode`.
         """
         count = self._check_frames(frames)
-        stream = moments(self, [frames], Pass(self, frames), chunk=count, tiling=None)
+        stream = moments(self, [frames], Pass(self, frames), size=frames.shape[3:], chunk=count)
         mean, logvar = torch.cat(list(stream), 2).chunk(2, 1)
         return mean, logvar
 
@@ -178,7 +179,7 @@ class VideoVAE(nn.Module):
             frames: (B, 3, F, H, W) in [-1, 1], F = 1 + 4 k, H and W multiples of 16.
             chunk: latents computed at once; the default suits the size. With gradients, the whole clip.
             tiling: cut large pictures; the result is the same but for rounding.
-            device: where to compute.
+            device: where to compute; by default, where the weights are.
             progress: called after each tile of each chunk.
 
         Returns:
@@ -189,10 +190,11 @@ class VideoVAE(nn.Module):
         """
         count = self._check_frames(frames)
         run = Pass(self, frames, device)
-        size = frames.shape[0], frames.shape[3] // 16, frames.shape[4] // 16
-        chunk = self._chunk(*size, chunk=chunk or (count if run.tracks else None))
-        stream = moments(self, [frames], run, chunk=chunk, tiling=tiling, progress=progress, total=-(-count // chunk))
-        return run.collect(map(self._mean, stream), (size[0], self.config.channels, count, *size[1:]))
+        B, _, _, H, W = frames.shape
+        chunk = self._chunk(B, H // 16, W // 16, chunk=count if chunk is None and run.tracks else chunk)
+        total = -(-count // chunk)
+        stream = moments(self, [frames], run, size=(H, W), chunk=chunk, tiling=tiling, progress=progress, total=total)
+        return run.collect(map(self._mean, stream), (B, self.config.channels, count, H // 16, W // 16))
 
     def encode_chunks(
         self,
@@ -208,7 +210,7 @@ class VideoVAE(nn.Module):
             frames: pieces (B, 3, any number, H, W) of one clip, in order.
             chunk: latents computed at once.
             tiling: cut large pictures.
-            device: where to compute.
+            device: where to compute; by default, where the weights are.
 
         Yields:
             Pieces (B, C, up to ``chunk``, h, w) of the latents.
@@ -222,8 +224,10 @@ class VideoVAE(nn.Module):
             raise ValueError("a clip has at least one frame, got none")
         self._check_pictures(head)
         run = Pass(self, head, device, tracks=False)
-        chunk = self._chunk(head.shape[0], head.shape[3] // 16, head.shape[4] // 16, chunk=chunk)
-        yield from map(self._mean, moments(self, itertools.chain([head], source), run, chunk=chunk, tiling=tiling))
+        B, _, _, H, W = head.shape
+        chunk = self._chunk(B, H // 16, W // 16, chunk=chunk)
+        pieces = itertools.chain([head], source)
+        yield from map(self._mean, moments(self, pieces, run, size=(H, W), chunk=chunk, tiling=tiling))
 
     def decode(
         self,
@@ -241,7 +245,7 @@ class VideoVAE(nn.Module):
             latents: (B, C, T, h, w), unit variance.
             chunk: latents computed at once; the default suits the size. With gradients, the whole clip.
             tiling: cut large pictures; the result differs only where tiles are blended.
-            device: where to compute.
+            device: where to compute; by default, where the weights are.
             progress: called after each tile of each chunk.
             clamp: keep within [-1, 1]; training wants the gradient beyond.
 
@@ -254,7 +258,7 @@ class VideoVAE(nn.Module):
         self._check_latents(latents)
         B, _, T, h, w = latents.shape
         run = Pass(self, latents, device)
-        chunk = self._chunk(B, h, w, chunk=chunk or (T if run.tracks else None))
+        chunk = self._chunk(B, h, w, chunk=T if chunk is None and run.tracks else chunk)
         stream = pictures(self, latents, run, chunk=chunk, tiling=tiling, progress=progress, clamp=clamp)
         return run.collect(stream, (B, 3, 4 * T - 3, 16 * h, 16 * w))
 
@@ -285,9 +289,11 @@ class VideoVAE(nn.Module):
         return mean, std
 
     def _chunk(self, batch: int, height: int, width: int, *, chunk: int | None) -> int:
-        if chunk is not None and chunk < 1:
+        if chunk is None:
+            return max(1, CHUNK_CELLS // (batch * height * width))
+        if chunk < 1:
             raise ValueError(f"a chunk is at least one latent, got {chunk}")
-        return chunk or max(1, CHUNK_CELLS // (batch * height * width))
+        return chunk
 
     def _check_latents(self, latents: Tensor) -> None:
         if latents.ndim != 5 or latents.shape[1] != self.config.channels or not latents.numel():
