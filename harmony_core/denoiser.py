@@ -89,6 +89,10 @@ class Denoiser:
         self._tally = dict.fromkeys(Modality, 0)
         self.passes = AV(0, 0)
         self.steps = 0
+        if setting.recorder is not None:
+            _, rows, columns = model.config.video.patch
+            height, width = setting.canvas.spec.latent_size
+            setting.recorder.begin(height // rows, width // columns)
 
     def __call__(self, x: AV[Tensor], sigma: AV[float]) -> AV[Tensor]:
         """The guided velocity at ``x``.

@@ -206,8 +206,6 @@ class Harmony(nn.Module):
             readers.discard(driver)
         lengths = AV.of(lambda m: streams[m].layout.frames)
         work = self._pass(lengths, latents.video.device, fps, context, frozenset(readers), recorder)
-        if recorder is not None:
-            recorder.begin(streams[Modality.VIDEO].layout.height, streams[Modality.VIDEO].layout.width)
         streams = self._run(streams, replace(work, skip_layers=skip_layers))
         return AV.of(lambda m: self.branch(m).finish(streams[m]))
 
@@ -276,8 +274,6 @@ class Harmony(nn.Module):
         stream = self._begin(target, latent, t, context)
         lengths = AV.both(driver_length).replace(target, stream.layout.frames)
         work = self._pass(lengths, latent.device, fps, context, frozenset({target}), recorder)
-        if recorder is not None and target is Modality.VIDEO:
-            recorder.begin(stream.layout.height, stream.layout.width)
         streams = self._run({target: stream}, replace(work, given=memory, skip_layers=skip_layers))
         return self.branch(target).finish(streams[target])
 

@@ -13,7 +13,7 @@ from ..types import Modality
 class SoundMapRecorder:
     """Collects frame-wise attention over chosen layers and steps of a run.
 
-    Hand one to the sampler; afterwards :meth:`maps` gives the picture. Where no recorder is given nothing is computed.
+    Put one into a run's setting; afterwards :meth:`maps` gives the picture. Where no recorder is given nothing is computed.
 
     Two attentions can tell where a sound is. Where sound reads the picture, an audio token's attention is spread over the
     patches: that is the map. Where sound is given and reads nothing (audio-driven video), the picture still reads the
@@ -39,7 +39,8 @@ class SoundMapRecorder:
         return self.steps is None or step in self.steps
 
     def begin(self, height: int, width: int) -> None:
-        """Tell the token rows and columns of a video frame, before anything is added."""
+        """Start a clip whose video frames have so many token rows and columns; what was recorded before is dropped."""
+        self._sums.clear()
         self._size = (height, width)
 
     def add(self, target: Modality, weight: Tensor) -> None:

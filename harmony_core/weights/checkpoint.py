@@ -6,11 +6,8 @@ the model; ``video_vae.``, ``audio_vae.`` and ``vocoder.`` are codecs that an al
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..atomic import replacing
 from ..config import HarmonyConfig
 from ..models.harmony import Harmony
 from ..runtime import Runtime
@@ -123,28 +121,6 @@ def save_checkpoint(
     }
     with replacing(path.with_name(f"{path.name}.index.json")) as temporary:
         temporary.write_text(json.dumps(index, indent=2))
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place if all goes well, and is removed if not.
-
-    Raises:
-        ValueError: the folder is missing or cannot be written to, or the disk is full.
-    """
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    except OSError as error:
-        raise ValueError(f"cannot write to {path.parent}: {error.strerror}") from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise ValueError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

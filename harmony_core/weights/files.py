@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 PICKLES = frozenset({".pt", ".pth", ".ckpt", ".bin"})
+WRAPPERS = ("state_dict", "module", "app", "model", "generator")
 SHOWN = 10
 
 
@@ -134,7 +136,9 @@ def shard_names(index: Path) -> list[str]:
 
 def _read_pickle(path: Path, device: str) -> dict[str, Tensor]:
     try:
-        loaded = torch.load(path, map_location=device, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch asks for bug reports on pickles of other programs
+            loaded = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} holds more than tensors and is not opened; convert it to .safetensors where it was made"
@@ -146,9 +150,11 @@ def _read_pickle(path: Path, device: str) -> dict[str, Tensor]:
 
 def _flatten(loaded: Any, path: Path) -> dict[str, Tensor]:
     """A flat dict of tensors; training checkpoints nest it under one of a few names."""
-    for wrapper in ("state_dict", "module", "model", "app.model", "generator", "app"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
-            loaded = loaded[wrapper]
+    while isinstance(loaded, dict):
+        inner = next((loaded[name] for name in WRAPPERS if isinstance(loaded.get(name), dict)), None)
+        if inner is None:
+            break
+        loaded = inner
     if not isinstance(loaded, dict) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
         raise ValueError(f"{path} holds no flat table of tensors")
     return loaded

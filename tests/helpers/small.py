@@ -10,6 +10,7 @@ from harmony_core.layers.rope import split_channels
 from harmony_core.models.harmony import Harmony
 from harmony_core.types import AV
 
+
 def small_branch(channels: int, patch: tuple[int, ...], **changes) -> BranchConfig:
     base = {
         "channels": channels,

@@ -68,7 +68,10 @@ def test_a_prefix_is_seen_but_not_returned_and_sits_before_the_clip():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda m: m(torch.zeros(1, 11, 3, 4, 4), torch.zeros(1), torch.zeros(1, 4, 16)), r"\(batch, 12, frames, height, width\)"),
+        (
+            lambda m: m(torch.zeros(1, 11, 3, 4, 4), torch.zeros(1), torch.zeros(1, 4, 16)),
+            r"\(batch, 12, frames, height, width\)",
+        ),
         (lambda m: m(torch.zeros(1, 12, 3, 4), torch.zeros(1), torch.zeros(1, 4, 16)), "latents are"),
         (lambda m: m(torch.zeros(1, 12, 3, 4, 5), torch.zeros(1), torch.zeros(1, 4, 16)), "do not divide into patches"),
         (lambda m: m(torch.zeros(1, 12, 3, 4, 4), torch.zeros(1, 2), torch.zeros(1, 4, 16)), "times are"),

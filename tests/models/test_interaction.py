@@ -55,7 +55,10 @@ def test_frame_wise_attention_is_masked_dense_attention(frames, length, window, 
     line_map = align(config, frames, length, fps)
     near = adjacency(_nearest(config, frames, length, fps), frames, window)
     assert line_map.video.heard.tolist() == near.any(1).tolist()
-    for target, link in ((Modality.VIDEO, layer.links(Modality.VIDEO)["main"]), (Modality.AUDIO, layer.links(Modality.AUDIO)["main"])):
+    for target, link in (
+        (Modality.VIDEO, layer.links(Modality.VIDEO)["main"]),
+        (Modality.AUDIO, layer.links(Modality.AUDIO)["main"]),
+    ):
         source = streams[target.other]
         out = link.write(streams[target], link.read(source, exchanges[target]), exchanges[target])
         expected = dense(link, streams[target], source, exchanges[target], near if target is Modality.VIDEO else near.T)

@@ -1,0 +1,94 @@
+"""The direction of imports, read from the code itself."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CORE = ROOT / "harmony_core"
+COMFY = {
+    "comfy",
+    "comfy_api",
+    "comfy_extras",
+    "comfy_execution",
+    "folder_paths",
+    "server",
+    "nodes",
+    "node_helpers",
+    "latent_preview",
+}
+
+# What a layer may import, by first path component below harmony_core; a layer also imports itself.
+BASE = {"types", "geometry", "config", "runtime", "records", "progress"}
+ALLOWED = {
+    "types": set(),
+    "progress": set(),
+    "records": set(),
+    "atomic": set(),
+    "runtime": set(),
+    "geometry": {"types"},
+    "config": {"geometry", "records", "layers"},
+    "layers": BASE,
+    "conditioning": BASE,
+    "models": BASE | {"layers", "encoders", "conditioning"},
+    "codecs": BASE | {"layers"},
+    "encoders": BASE | {"layers"},
+    "flow": BASE,
+    "guidance": BASE,
+    "sampling": BASE | {"flow"},
+    "canvas": BASE,
+    "drivers": BASE | {"models"},
+}
+
+
+def modules() -> list[Path]:
+    return sorted(CORE.rglob("*.py"))
+
+
+def imports(path: Path) -> list[tuple[int, str]]:
+    """Pairs of relative level and module name."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(0, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            found += [(node.level, name) for name in names]
+    return found
+
+
+def target(path: Path, level: int, name: str) -> str:
+    """The first component below harmony_core that an import reaches, or an empty string for one outside."""
+    if level == 0:
+        return name.split(".")[1] if name.startswith("harmony_core.") else ""
+    package = path.relative_to(CORE).parts[:-1]
+    return (*package[: len(package) - level + 1], *name.split("."))[0]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_module_imports_only_what_its_layer_may(path):
+    own = path.relative_to(CORE).parts[0].removesuffix(".py")
+    for level, name in imports(path):
+        assert name.split(".")[0] not in COMFY or level, f"{path.name} imports {name} of ComfyUI"
+        assert not name.startswith("harmony_core"), f"{path.name} imports {name} by its absolute name"
+        reached = target(path, level, name)
+        if own in ALLOWED and reached:
+            assert reached == own or reached in ALLOWED[own], f"{own} imports {reached}"
+
+
+def test_importing_the_package_imports_no_torch():
+    code = "import sys, harmony_core, harmony_core.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_nothing_runs_code_from_strings_or_installs_packages():
+    for path in modules():
+        tree = ast.parse(path.read_text())
+        called = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+        assert not called & {"eval", "exec", "compile", "__import__"}, path
+        # A benchmark measures memory in a process of its own, the same program again.
+        banned = {"pip"} if path.parent.name == "bench" else {"pip", "subprocess"}
+        assert not {name.split(".")[0] for _, name in imports(path)} & banned, path
