@@ -133,7 +133,8 @@ class Framer:
             height=height,
             format=pixel_format,
             src_colorspace=matrix,
-            dst_colorspace=matrix,  # RGB has none; a different one would be converted to
+            # RGB has none, but older PyAV heeds the range only where the two differ.
+            dst_colorspace=_BT601 if matrix == _BT709 else _BT709,
             src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
             dst_color_range=ColorRange.JPEG,
             interpolation=SCALING,

@@ -135,7 +135,8 @@ class Source:
         """The file's timestamp that is time 0, in seconds: the first picture, or the first sound without pictures."""
         stream = self.video or self.audio
         assert stream is not None
-        return float(stream.start_time * _tick(stream)) if stream.start_time is not None else 0.0
+        start = float((stream.start_time or 0) * _tick(stream))
+        return start if self.video is not None else max(0.0, start)  # sound before 0 is an encoder's run-up, not heard
 
     @cached_property
     def exif_orientation(self) -> Orientation | None:

@@ -38,6 +38,7 @@ Preset = Literal["ultrafast", "veryfast", "fast", "medium", "slow", "veryslow"]
 # FFmpeg's names for the usual arrangement of so many channels.
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 _AAC_RATES = (44_100, 48_000)
+_MOVIE_TICKS = 48_000  # a second; by default lengths are rounded to milliseconds, and cut the sound of some rates
 _AAC_BITS_A_CHANNEL = 96_000
 _BT709 = 1  # the number of matrix, primaries and transfer curve alike in ITU-T H.273
 _LONGEST_WAV = (1 << 32) - (1 << 16)
@@ -81,7 +82,8 @@ def write_video(
         raise ValueError(f"crf is 0 to 51, got {crf}")
     with _replacing(path, ".mp4") as temporary:
         flags = "+faststart+use_metadata_tags" if metadata else "+faststart"
-        with _container(temporary, "mp4", {"movflags": flags}) as container:
+        options = {"movflags": flags, "movie_timescale": str(_MOVIE_TICKS)}
+        with _container(temporary, "mp4", options) as container:
             container.metadata.update(metadata or {})
             pictures = _add_h264(container, video, crf, preset)
             sound = _add_aac(container, audio) if audio is not None else None

@@ -70,10 +70,11 @@ def test_saturated_colours_survive_and_are_tagged_as_they_are_coded(tmp_path: Pa
     assert (back - corners).abs().max() * 127.5 <= 4
 
     with av.open(str(tmp_path / "clip.mp4")) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.color_primaries, context.color_trc) == (1, 1)
         frame = next(container.decode(video=0))
         luma = frame.to_ndarray()[:64, :128][16::32, 16::32].reshape(-1).astype(float)
         assert (frame.color_range, frame.colorspace) == (1, 1)
-        assert (frame.color_primaries, frame.color_trc) == (1, 1)
     wanted = 16 + 219 * ((corners.numpy() + 1) / 2) @ [0.2126, 0.7152, 0.0722]
     np.testing.assert_allclose(luma, wanted, atol=2)
 
