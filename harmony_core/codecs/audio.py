@@ -217,17 +217,17 @@ def resample(audio: Audio, sample_rate: int) -> Audio:
         itself where it has the rate already.
 
     Raises:
-        ValueError: a rate outside 1 to 768 kHz.
+        ValueError: a rate outside 1 to 768 kHz, or with a fraction of a Hz.
     """
     if audio.sample_rate == sample_rate:
         return audio
     low, high = SAMPLE_RATES
     for rate in (audio.sample_rate, sample_rate):
-        if not low <= rate <= high:
-            raise ValueError(f"sound is resampled between rates of {low} to {high} Hz, got {rate}")
+        if not low <= rate <= high or rate != int(rate):
+            raise ValueError(f"sound is resampled between whole rates of {low} to {high} Hz, got {rate}")
     wave = audio.waveform.detach().float().cpu()
     length = max(1, round(wave.shape[2] * sample_rate / audio.sample_rate))
-    rows = [_resample_row(row.numpy(), audio.sample_rate, sample_rate, length) for row in wave.flatten(0, 1)]
+    rows = [_resample_row(row.numpy(), int(audio.sample_rate), int(sample_rate), length) for row in wave.flatten(0, 1)]
     result = torch.from_numpy(np.stack(rows)) if rows else wave.new_zeros(0, length)
     return Audio(result.reshape(*wave.shape[:2], length).to(audio.waveform.device), sample_rate)
 

@@ -70,20 +70,22 @@ def load_audio_codec(
     """
     config, runtime = config or PRESETS["mmaudio-16k"], runtime or Runtime()
     tensors, _ = read_tensors(path)
+    public = True
     if vocoder_path is not None:
         state = from_mmaudio(tensors, read_tensors(vocoder_path)[0])
-        _say_licence()
     elif any(key.startswith(VAE) for key in tensors):
         state = {key: value for key, value in tensors.items() if key.startswith((VAE, VOCODER))}
+        public = False
     elif any(key.startswith("vae.") for key in tensors):
         state = from_comfyui(tensors, config.mel)
-        _say_licence()
     else:
         raise ValueError(
             f"{path} holds no complete audio codec: expected keys audio_vae.* or vae.*, or MMAudio's two files, VAE and vocoder"
         )
     codec = AudioCodec(config, Runtime(layers=runtime.layers, attention=runtime.attention, device="meta"))
     load_into(codec, state, what="the audio codec")
+    if public:
+        _say_licence()
     dtype = runtime.dtype or codec.dtype
     for name, parameter in codec.named_parameters():  # the statistics, which are buffers, stay as exact as they were
         if parameter.dtype != dtype:
@@ -225,16 +227,18 @@ def _check_constant(key: str, value: Tensor, constant: Tensor) -> None:
 
 def _with_latent_statistics(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Raw latents, which the public layouts have: mean 0, deviation 1."""
-    weight = state.get(VAE + "decoder.conv_in.weight")
-    if weight is None:
+    key = VAE + "decoder.conv_in.weight"
+    if key not in state:
         raise ValueError("these weights are no audio VAE's: there is no decoder.conv_in.weight")
-    shape = (1, weight.shape[1], 1)
+    shape = (1, state[key].shape[1], 1)
     return state | {VAE + "latent_mean": torch.zeros(shape), VAE + "latent_std": torch.ones(shape)}
 
 
 def _raw_vae(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The VAE's table without the latents' normalisation, refused where that is not the identity."""
     vae = _part(state, VAE)
+    if "latent_mean" not in vae or "latent_std" not in vae:
+        raise ValueError("this is no state of an audio codec: there is no audio_vae.latent_mean or no audio_vae.latent_std")
     mean, std = vae.pop("latent_mean"), vae.pop("latent_std")
     if bool((mean != 0).any() or (std != 1).any()):
         raise ValueError("the public layouts hold no normalisation of the latents, and this VAE has one")

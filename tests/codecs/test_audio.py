@@ -79,9 +79,9 @@ def test_sound_of_a_clip_is_as_long_as_the_clip(codec, frames, fps):
         assert codec.decode(latents(spec.audio_latents), samples=spec.samples).waveform.shape == (1, 1, spec.samples)
 
 
-@pytest.mark.parametrize(("rate", "channels"), [(16_000, 1), (44_100, 2), (48_000, 6), (8_000, 1), (11_025, 2), (192_000, 2)])
+@pytest.mark.parametrize(("rate", "channels"), [(16_000, 1), (44_100.0, 2), (48_000, 6), (8_000, 1), (11_025, 2), (192_000, 2)])
 def test_any_rate_and_any_channels_give_a_clips_latents(codec, rate, channels):
-    encoded = codec.encode(Audio(noise(rate, channels, batch=2), rate))
+    encoded = codec.encode(Audio(noise(int(rate), channels, batch=2), rate))
     assert encoded.shape == (2, 20, 32)
     assert torch.isfinite(encoded).all()
 
@@ -216,7 +216,7 @@ def test_sound_that_is_none_is_refused(codec):
         codec.encode(Audio(torch.full((1, 1, 600), math.nan), 16_000))
     with pytest.raises(ValueError, match="floats"):
         codec.encode(Audio(torch.zeros(1, 1, 600, dtype=torch.int16), 16_000))
-    for rate in (10, 10_000_000):
+    for rate in (10, 10_000_000, 44_100.5):
         with pytest.raises(ValueError, match="rates"):
             codec.encode(Audio(noise(600), rate))
 

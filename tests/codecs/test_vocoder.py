@@ -45,8 +45,8 @@ def test_pieces_equal_the_whole(chunk):
 def test_context_is_what_a_frame_reaches_and_hardly_more():
     vocoder, middle = made().double(), 40
     spectrogram = mel(81).double().requires_grad_()
-    for window in (vocoder(spectrogram)[0, 0].unflatten(0, (81, -1))[middle],):
-        (gradient,) = torch.autograd.grad((window * torch.randn_like(window)).sum(), spectrogram)
+    hop = vocoder(spectrogram)[0, 0].unflatten(0, (81, -1))[middle]
+    (gradient,) = torch.autograd.grad((hop * torch.randn_like(hop)).sum(), spectrogram)
     reached = gradient[0].abs().sum(dim=0).nonzero().flatten()
     reach = max(middle - int(reached.min()), int(reached.max()) - middle)
     assert reach <= SMALL.context <= reach + 2

@@ -142,6 +142,8 @@ def test_what_a_public_layout_cannot_hold_is_refused(codec):
     for convert in (to_mmaudio, to_comfyui):
         with pytest.raises(ValueError, match="normalisation of the latents"):
             convert(state)
+        with pytest.raises(ValueError, match="no state of an audio codec"):
+            convert(to_comfyui(codec.state_dict()))
     key = "audio_vae.encoder.conv_in.weight"
     with pytest.raises(ValueError, match="length 1 at most"):
         to_mmaudio(codec.state_dict() | {key: 2 * codec.state_dict()[key]})
