@@ -1,19 +1,36 @@
-"""Send a media file through the codecs and back: what the model could at best give back of it, to see and hear."""
+"""Send a media file through the codecs and back: what the model could at best give back of it, to see and hear.
+
+Pictures are read at a clip's rate, cropped to sides the model takes and to 1 + 4 k of them; sound is as long, in mono. What no
+weights are given for is written as it was read.
+"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..media import VideoInfo
+    from ..runtime import Runtime
+    from ..types import Audio, Video
 
 SUMMARY = "encode and decode a media file through the codecs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
+    """The file, where it goes, the weights and the clip."""
     parser.add_argument("file", type=Path, help="a video, sound or picture file")
-    parser.add_argument("--out", type=Path, required=True, help="the file to write: .mp4, .wav or .png")
-    parser.add_argument("--video-vae", type=Path, help="weights of the Wan2.2 video VAE, for a file with pictures")
-    parser.add_argument("--audio-codec", type=Path, help="weights of the audio VAE and vocoder, for a file with sound")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write: .mp4, .wav or .png")
+    parser.add_argument("--video-vae", type=Path, metavar="FILE", help="weights of the Wan2.2 video VAE")
+    parser.add_argument("--audio-codec", type=Path, metavar="FILE", help="weights of the audio VAE, alone or with the vocoder")
+    parser.add_argument("--vocoder", type=Path, metavar="FILE", help="weights of the vocoder, where they are apart")
+    parser.add_argument("--audio-preset", default="mmaudio-16k", help="size of the audio codec (default: mmaudio-16k)")
+    parser.add_argument("--start", type=float, default=0.0, metavar="S", help="seconds to skip (default: 0)")
+    parser.add_argument("--seconds", type=float, metavar="S", help="length, to the nearest that fits (default: to the end)")
+    parser.add_argument("--fps", type=float, default=24.0, help="pictures per second of the clip (default: 24)")
+    parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the clip (default: the file's)")
+    parser.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda (default: cpu)")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -22,5 +39,94 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ValueError: weights that the file needs were not given, or a file cannot be read or written.
     """
+    from ..media import probe, write_image, write_video, write_wav
+
+    kind = _check_request(args)
+    info = probe(args.file)
+    runtime = _runtime(args.device)
+    if kind == ".wav":
+        if info.audio is None:
+            raise ValueError(f"{args.file} has no sound for {args.out}")
+        write_wav(args.out, _audio(args, runtime, None))
+    else:
+        if info.video is None:
+            raise ValueError(f"{args.file} has no pictures for {args.out}; sound alone is written to a .wav")
+        video = _video(args, info.video, runtime, still=kind == ".png")
+        if kind == ".png":
+            write_image(args.out, video.frames)
+        else:
+            write_video(args.out, video, _audio(args, runtime, video) if info.audio is not None else None)
+    print(f"wrote {args.out}")
+
+
+def _check_request(args: argparse.Namespace) -> str:
+    """The kind of file to write, when the weights that it may need are given."""
+    kind: str = args.out.suffix.lower()
+    if kind not in {".mp4", ".wav", ".png"}:
+        raise ValueError(f"--out is a name ending in .mp4, .wav or .png, got {args.out}")
+    for_pictures = "--video-vae FILE with Wan2.2_VAE.pth for the pictures"
+    for_sound = "--audio-codec FILE with MMAudio's VAE, and --vocoder FILE with its vocoder, for the sound"
+    if kind == ".png" and args.video_vae is None:
+        raise ValueError(f"give {for_pictures}")
+    if kind == ".wav" and args.audio_codec is None:
+        raise ValueError(f"give {for_sound}")
     if args.video_vae is None and args.audio_codec is None:
-        raise ValueError("give the weights of the codecs: --video-vae FILE for the pictures, --audio-codec FILE for the sound")
+        raise ValueError(f"give {for_pictures}, {for_sound}, or both")
+    return kind
+
+
+def _runtime(device: str) -> Runtime:
+    import torch
+
+    from ..runtime import Runtime
+
+    try:
+        return Runtime(device=torch.empty(0, device=device).device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise ValueError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def _video(args: argparse.Namespace, info: VideoInfo, runtime: Runtime, *, still: bool) -> Video:
+    """The pictures of the clip, through the codec where its weights are given."""
+    from ..geometry import ClipSpec, Grid
+    from ..media import read_video
+    from ..types import Video
+    from ..weights.video_vae import load_video_vae
+
+    grid = Grid()
+    multiple = grid.size_multiple
+    height, width = args.size or (max(multiple, side // multiple * multiple) for side in (info.height, info.width))
+    spec = ClipSpec(frames=1, height=height, width=width, fps=args.fps, grid=grid)
+    wanted = None if args.seconds is None else ClipSpec.nearest(args.seconds, height=height, width=width, fps=args.fps).frames
+    read = read_video(args.file, fps=spec.fps, size=(height, width), start=args.start, frames=1 if still else wanted)
+    frames = read.frames[:, :, : grid.frames(grid.latent_frames(read.frames.shape[2]))]
+    if args.video_vae is not None:
+        vae = load_video_vae(args.video_vae, runtime)
+        given, frames = frames, vae.decode(vae.encode(frames))
+        error = (frames - given).square().mean().clamp(min=1e-12) / 4
+        print(f"pictures: {frames.shape[2]} of {width} x {height}, PSNR {-10 * error.log10():.2f} dB")
+    return Video(frames, spec.fps)
+
+
+def _audio(args: argparse.Namespace, runtime: Runtime, video: Video | None) -> Audio:
+    """The sound of the clip, as long as its pictures where it has some, through the codec where its weights are given."""
+    from ..codecs.audio import audio_codec_preset
+    from ..geometry import Grid
+    from ..media import read_audio, to_mono
+    from ..weights.audio_codec import load_audio_codec
+
+    seconds = video.seconds if video is not None else args.seconds
+    audio = to_mono(
+        read_audio(
+            args.file,
+            sample_rate=Grid().sample_rate,
+            start=args.start,
+            seconds=seconds,
+            short="refuse" if video is None else "hold",
+        )
+    )
+    if args.audio_codec is None:
+        return audio
+    codec = load_audio_codec(args.audio_codec, args.vocoder, config=audio_codec_preset(args.audio_preset), runtime=runtime)
+    print(f"sound: {audio.seconds:.3f} s")
+    return codec.decode(codec.encode(audio), samples=audio.waveform.shape[2])

@@ -8,7 +8,6 @@ smears over tens of milliseconds, and players disagree on whether such a stream 
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -27,6 +26,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 from torch import Tensor
 
+from ..atomic import replacing
 from ..codecs.audio import resample
 from ..progress import Progress
 from ..types import Audio, Video
@@ -148,18 +148,15 @@ def _replacing(path: str | Path, suffix: str) -> Iterator[Path]:
     target = Path(os.path.realpath(path))  # a link stays a link
     if target.exists() and not target.is_file():
         raise ValueError(f"cannot write {path}: it exists and is not a file")
-    temporary = target.with_name(f".{uuid.uuid4().hex}.part")
+    if not target.parent.is_dir():
+        raise ValueError(f"cannot write {path}: there is no such folder")
     try:
-        temporary.open("xb").close()
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except (av.FFmpegError, OSError) as error:
+        with replacing(target) as temporary:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+    except av.FFmpegError as error:
         raise ValueError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 @contextmanager

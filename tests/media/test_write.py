@@ -197,8 +197,8 @@ def test_what_cannot_be_written_is_refused_in_one_sentence(tmp_path: Path):
         "crf": lambda: write_video(tmp_path / "a.mp4", video, crf=99),
         "ends in .mp4": lambda: write_video(tmp_path / "a.avi", video),
         "not a file": lambda: write_video(tmp_path / "folder.mp4", video),
-        "No such file": lambda: write_video(tmp_path / "missing" / "a.mp4", video),
-        "Not a directory": lambda: write_wav(tmp_path / "file" / "a.wav", audio),
+        "no such folder": lambda: write_video(tmp_path / "missing" / "a.mp4", video),
+        "there is no such": lambda: write_wav(tmp_path / "file" / "a.wav", audio),
         "1 to 8 channels": lambda: write_wav(tmp_path / "a.wav", Audio(noise(100, 9), 16_000)),
         "sample at least": lambda: write_wav(tmp_path / "a.wav", Audio(noise(0), 16_000)),
         "sample_format": lambda: write_wav(tmp_path / "a.wav", audio, sample_format="int8"),  # type: ignore[arg-type]
