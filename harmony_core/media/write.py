@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import av
 import numpy as np
@@ -27,7 +27,7 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from ..atomic import replacing
-from ..codecs.audio import resample
+from ..codecs.audio import SAMPLE_RATES, resample
 from ..progress import Progress
 from ..types import Audio, Video
 from .pictures import SCALING, Picture
@@ -37,6 +37,8 @@ Preset = Literal["ultrafast", "veryfast", "fast", "medium", "slow", "veryslow"]
 
 # FFmpeg's names for the usual arrangement of so many channels.
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+_LONGEST_SIDE = 16_384
+_HIGHEST_FPS = 1000
 _AAC_RATES = (44_100, 48_000)
 _MOVIE_TICKS = 48_000  # a second; by default lengths are rounded to milliseconds, and cut the sound of some rates
 _AAC_BITS_A_CHANNEL = 96_000
@@ -68,8 +70,8 @@ def write_video(
     Raises:
         ValueError: the values do not fit the format or are not finite, or the file cannot be written.
     """
-    height, width = video.frames.shape[-2:]
     _check_single(video.frames, "video")
+    height, width = video.frames.shape[-2:]
     if height % 2 or width % 2 or 0 in video.frames.shape:
         raise ValueError(
             f"an mp4 has one picture or more, of even width and height, got {video.frames.shape[2]} of {width} x {height}; "
@@ -78,8 +80,14 @@ def write_video(
     if audio is not None:
         _check_audio(audio)
         audio = audio if audio.sample_rate in _AAC_RATES else resample(audio, max(_AAC_RATES))
-    if not 0 <= crf <= 51:
-        raise ValueError(f"crf is 0 to 51, got {crf}")
+    if max(height, width) > _LONGEST_SIDE:
+        raise ValueError(f"H.264 has sides of up to {_LONGEST_SIDE} pixels, got {width} x {height}")
+    if not 1 / _HIGHEST_FPS <= video.fps <= _HIGHEST_FPS:
+        raise ValueError(f"a video is written at 1/{_HIGHEST_FPS} to {_HIGHEST_FPS} pictures per second, got {video.fps:g}")
+    if not 0 <= crf <= 51 or preset not in get_args(Preset):
+        raise ValueError(f"crf is 0 to 51 and preset one of {', '.join(get_args(Preset))}, got {crf} and {preset!r}")
+    if not all(isinstance(text, str) for pair in (metadata or {}).items() for text in pair):
+        raise ValueError("metadata are names and texts; turn other values into text, such as JSON, first")
     with _replacing(path, ".mp4") as temporary:
         flags = "+faststart+use_metadata_tags" if metadata else "+faststart"
         options = {"movflags": flags, "movie_timescale": str(_MOVIE_TICKS)}
@@ -104,6 +112,8 @@ def write_wav(path: str | Path, audio: Audio, *, sample_format: Literal["int16",
     _check_audio(audio)
     if sample_format not in ("int16", "float32"):
         raise ValueError(f"sample_format is 'int16' or 'float32', got {sample_format!r}")
+    if audio.sample_rate > SAMPLE_RATES[1]:
+        raise ValueError(f"a wav has up to {SAMPLE_RATES[1]} samples per second, got {audio.sample_rate}")
     samples = _samples(audio)
     codec, packed = ("pcm_s16le", "s16") if sample_format == "int16" else ("pcm_f32le", "flt")
     data = np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16) if packed == "s16" else samples
@@ -131,6 +141,7 @@ def write_image(path: str | Path, image: Tensor) -> None:
     """
     if image.ndim != 5 or image.shape[:3] != (1, 3, 1) or 0 in image.shape:
         raise ValueError(f"a picture is (1, 3, 1, height, width), got shape {tuple(image.shape)}")
+    _check_single(image, "picture")
     frame = VideoFrame.from_ndarray(_picture(image, 0), format="rgb24")
     encoder = av.CodecContext.create("png", "w")
     assert isinstance(encoder, VideoCodecContext)
@@ -155,7 +166,7 @@ def _replacing(path: str | Path, suffix: str) -> Iterator[Path]:
             yield temporary
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
-    except av.FFmpegError as error:
+    except (av.FFmpegError, OSError) as error:
         raise ValueError(f"cannot write {path}: {error.strerror or error}") from error
 
 
@@ -237,7 +248,7 @@ def _exact_rate(fps: float) -> Fraction:
     broadcast = Fraction(round(fps) * 1000, 1001)
     if abs(broadcast - Fraction(fps)) < Fraction(1, 1000):
         return broadcast
-    return Fraction(fps).limit_denominator(1000)
+    return Fraction(fps).limit_denominator(_HIGHEST_FPS)
 
 
 def _blocks(audio: Audio, count: int, fps: float) -> Iterator[AudioFrame | None]:
@@ -284,5 +295,7 @@ def _check_audio(audio: Audio) -> None:
 
 
 def _check_single(tensor: Tensor, what: str) -> None:
+    if not tensor.is_floating_point():
+        raise ValueError(f"a {what} to write is floats in [-1, 1], got {tensor.dtype}")
     if tensor.shape[0] != 1:
         raise ValueError(f"one {what} is written to a file, got a batch of {tensor.shape[0]}; write them one by one")

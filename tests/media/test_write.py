@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from fractions import Fraction
@@ -194,6 +195,12 @@ def test_what_cannot_be_written_is_refused_in_one_sentence(tmp_path: Path):
         "picture 1": lambda: write_video(tmp_path / "a.mp4", Video(broken_video, 24), audio),
         "the sound has": lambda: write_video(tmp_path / "a.mp4", video, Audio(broken_audio, 16_000)),
         "batch of 2": lambda: write_video(tmp_path / "a.mp4", Video(black(2).repeat(2, 1, 1, 1, 1), 24)),
+        "floats": lambda: write_video(tmp_path / "a.mp4", Video(black(2).to(torch.uint8), 24)),
+        "up to 16384": lambda: write_video(tmp_path / "a.mp4", Video(black(1, 2, 20_000), 24)),
+        "pictures per second": lambda: write_video(tmp_path / "a.mp4", Video(black(2), math.inf)),
+        "names and texts": lambda: write_video(tmp_path / "a.mp4", video, metadata={"seed": 3}),  # type: ignore[dict-item]
+        "preset": lambda: write_video(tmp_path / "a.mp4", video, preset="warp"),  # type: ignore[arg-type]
+        "too long": lambda: write_video(tmp_path / ("x" * 300 + ".mp4"), video),
         "crf": lambda: write_video(tmp_path / "a.mp4", video, crf=99),
         "ends in .mp4": lambda: write_video(tmp_path / "a.avi", video),
         "not a file": lambda: write_video(tmp_path / "folder.mp4", video),
