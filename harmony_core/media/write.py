@@ -70,20 +70,10 @@ def write_video(
     Raises:
         ValueError: the values do not fit the format or are not finite, or the file cannot be written.
     """
-    _check_single(video.frames, "video")
-    height, width = video.frames.shape[-2:]
-    if height % 2 or width % 2 or 0 in video.frames.shape:
-        raise ValueError(
-            f"an mp4 has one picture or more, of even width and height, got {video.frames.shape[2]} of {width} x {height}; "
-            "crop or pad them"
-        )
+    _check_video(video)
     if audio is not None:
         _check_audio(audio)
         audio = audio if audio.sample_rate in _AAC_RATES else resample(audio, max(_AAC_RATES))
-    if max(height, width) > _LONGEST_SIDE:
-        raise ValueError(f"H.264 has sides of up to {_LONGEST_SIDE} pixels, got {width} x {height}")
-    if not 1 / _HIGHEST_FPS <= video.fps <= _HIGHEST_FPS:
-        raise ValueError(f"a video is written at 1/{_HIGHEST_FPS} to {_HIGHEST_FPS} pictures per second, got {video.fps:g}")
     if not 0 <= crf <= 51 or preset not in get_args(Preset):
         raise ValueError(f"crf is 0 to 51 and preset one of {', '.join(get_args(Preset))}, got {crf} and {preset!r}")
     if not all(isinstance(text, str) for pair in (metadata or {}).items() for text in pair):
@@ -157,11 +147,11 @@ def _replacing(path: str | Path, suffix: str) -> Iterator[Path]:
     if path.suffix.lower() != suffix:
         raise ValueError(f"cannot write {path}: the name of this kind of file ends in {suffix}")
     target = Path(os.path.realpath(path))  # a link stays a link
-    if target.exists() and not target.is_file():
-        raise ValueError(f"cannot write {path}: it exists and is not a file")
-    if not target.parent.is_dir():
-        raise ValueError(f"cannot write {path}: there is no such folder")
     try:
+        if target.exists() and not target.is_file():
+            raise ValueError(f"cannot write {path}: it exists and is not a file")
+        if not target.parent.is_dir():
+            raise ValueError(f"cannot write {path}: there is no such folder")
         with replacing(target) as temporary:
             yield temporary
             with temporary.open("rb+") as file:
@@ -279,19 +269,29 @@ def _picture(frames: Tensor, index: int) -> Picture:
 
 def _samples(audio: Audio) -> Samples:
     """The sound as (C, samples) float32."""
-    samples = audio.waveform[0].detach().to("cpu", torch.float32)
-    if not torch.isfinite(samples).all():
-        raise ValueError("the sound has values that are not finite numbers")
-    return samples.numpy()
+    return audio.waveform[0].detach().to("cpu", torch.float32).numpy()
+
+
+def _check_video(video: Video) -> None:
+    _check_single(video.frames, "video")
+    frames, height, width = video.frames.shape[-3:]
+    if height % 2 or width % 2 or not frames * height * width:
+        raise ValueError(
+            f"an mp4 has one picture or more, of even width and height, got {frames} of {width} x {height}; crop or pad them"
+        )
+    if max(height, width) > _LONGEST_SIDE:
+        raise ValueError(f"H.264 has sides of up to {_LONGEST_SIDE} pixels, got {width} x {height}")
+    if not 1 / _HIGHEST_FPS <= video.fps <= _HIGHEST_FPS:
+        raise ValueError(f"a video is written at 1/{_HIGHEST_FPS} to {_HIGHEST_FPS} pictures per second, got {video.fps:g}")
 
 
 def _check_audio(audio: Audio) -> None:
     _check_single(audio.waveform, "sound")
     channels, samples = audio.waveform.shape[1:]
     if channels not in _LAYOUTS or not samples:
-        raise ValueError(
-            f"sound is written with 1 to {max(_LAYOUTS)} channels and a sample at least, got {channels} x {samples}"
-        )
+        raise ValueError(f"sound is 1 to {max(_LAYOUTS)} channels of at least one sample, got {channels} of {samples}")
+    if not torch.isfinite(audio.waveform).all():
+        raise ValueError("the sound has values that are not finite numbers")
 
 
 def _check_single(tensor: Tensor, what: str) -> None:

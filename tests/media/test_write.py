@@ -207,7 +207,7 @@ def test_what_cannot_be_written_is_refused_in_one_sentence(tmp_path: Path):
         "no such folder": lambda: write_video(tmp_path / "missing" / "a.mp4", video),
         "there is no such": lambda: write_wav(tmp_path / "file" / "a.wav", audio),
         "1 to 8 channels": lambda: write_wav(tmp_path / "a.wav", Audio(noise(100, 9), 16_000)),
-        "sample at least": lambda: write_wav(tmp_path / "a.wav", Audio(noise(0), 16_000)),
+        "at least one sample": lambda: write_wav(tmp_path / "a.wav", Audio(noise(0), 16_000)),
         "sample_format": lambda: write_wav(tmp_path / "a.wav", audio, sample_format="int8"),  # type: ignore[arg-type]
         "a picture is": lambda: write_image(tmp_path / "a.png", black(2)),
     }
