@@ -44,7 +44,7 @@ def read_video(
         resize: ``cover`` fills the size and crops evenly what is over, ``fit`` shows all and leaves black bars.
         short: where the file ends before ``frames``, ``refuse`` it or ``hold`` its last picture.
         limits: what is too large.
-        progress: called after each picture.
+        progress: called after each picture; without ``frames``, the total is what has been read so far.
 
     Returns:
         The pictures, (1, 3, F, H, W) float32 in [-1, 1].
@@ -61,7 +61,7 @@ def read_video(
         for picture in read_pictures(source, source.video, rate, size, start, frames, resize=resize, short=short):
             pictures.append(picture)
             if progress is not None:
-                progress(len(pictures), frames or 0)
+                progress(len(pictures), frames or len(pictures))
     return Video(_to_tensor(pictures), rate)
 
 

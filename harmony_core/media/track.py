@@ -71,9 +71,11 @@ class Track(Generic[FrameT]):
             if first is not None and first[0] <= start:
                 yield first
                 yield from frames
+                self._check_end()
                 return
-            self._seek(0.0)  # the jump went too far, as it may in files without an index
+            self._seek(0.0)  # the jump went too far: beyond the end, or in a file without an index
         yield from self._decoded()
+        self._check_end()
 
     def _seek(self, time: float) -> bool:
         """Jump to before ``time``; False where the format cannot, and the position is what it was."""
@@ -101,8 +103,6 @@ class Track(Generic[FrameT]):
                 expected = time + self._seconds(frame)
                 self.end = max(self.end, time)
                 yield time, frame
-        self._check_damage(0)
-        self._check_end()
 
     def _note_end(self, packet: Packet) -> None:
         if packet.pts is None or packet.time_base is None:
@@ -132,6 +132,7 @@ class Track(Generic[FrameT]):
 
     def _check_end(self) -> None:
         path, kind = self.source.path, self.stream.type
+        self._check_damage(0)
         if not self._good:
             raise ValueError(f"no {kind} of {path} could be decoded: it is damaged, or larger than the limit")
         if self._breaks_off and not self._written_to_a_pipe():

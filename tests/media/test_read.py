@@ -245,7 +245,7 @@ def test_colours_are_decoded_by_their_matrix_and_range(encode: Encode, matrix: i
 def test_an_unstated_matrix_is_that_of_the_size(encode: Encode, size: tuple[int, int], matrix: int):
     frame = _coded(matrix, False, 8)
     large = frame.reformat(width=size[1], height=size[0], interpolation="POINT")
-    large.colorspace = large.color_range = 2 * 0 + 2
+    large.colorspace = 2  # unstated
     path = encode("a.mkv", _video(frames=[large], pixel_format="yuv444p", tags={"color_range": 1}))
     step = size[1] // 8
     np.testing.assert_allclose(levels(read_video(path).frames)[size[0] // 2, step // 2 :: step], COLOURS, atol=2)
@@ -362,9 +362,9 @@ def test_a_file_shorter_than_the_clip_is_refused_or_held(encode: Encode):
     assert not audio.waveform[..., 17_000:].any()
     enough = encode("b.mkv", _video(frames=numbered(50)), _audio(samples=click(0.5, 1.0)))
     assert read_clip(enough, spec)[1] is not None  # the sound of a video may end early
-    for kind, read in (("pictures", read_video), ("sound", read_audio)):
+    for kind, read, path in (("pictures", read_video, short), ("sound", read_audio, short), ("sound", read_audio, sound)):
         with pytest.raises(ValueError, match=f"no {kind} at 7.00 s"):
-            read(short, start=7.0)
+            read(path, start=7.0)
 
 
 def test_reading_can_be_stopped_and_begun_again(encode: Encode):
