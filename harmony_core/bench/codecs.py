@@ -55,7 +55,7 @@ FULL = Plan(
     peak_clip=(192, 256),
     peak_width=16,
     preset="mmaudio-16k",
-    seconds=4.0,
+    seconds=2.0,
 )
 QUICK = Plan(width=8, clips=((5, 32, 32),), rounds=1, peak_clip=(128, 128), peak_width=8, preset="tiny", seconds=0.5)
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+OVERSHOOT = 1.5
+"""How far frames may go beyond their range of [-1, 1]: resizing overshoots, another range is a mistake."""
+
 
 class Pass:
     """How one stream computes: where, how precisely, and whether for gradients.
@@ -274,8 +277,9 @@ def _regroup(pieces: Iterable[Tensor], chunk: int) -> Iterator[Tensor]:
     held: list[Tensor] = []
     wanted, seen = 4 * chunk - 3, 0
     for piece in pieces:
-        if not (piece.is_floating_point() and piece.isfinite().all()):
-            raise ValueError("the frames hold values that are not finite numbers; look where they come from")
+        low, high = (bound.item() for bound in piece.detach().aminmax())
+        if not (low >= -OVERSHOOT and high <= OVERSHOOT):
+            raise ValueError(f"the frames of a clip are finite numbers in [-1, 1], got {low:g} to {high:g}")
         if held and (piece.shape[:2] + piece.shape[3:]) != (held[0].shape[:2] + held[0].shape[3:]):
             raise ValueError(f"the pieces of a clip have one shape, got {tuple(held[0].shape)} and {tuple(piece.shape)}")
         held.append(piece)

@@ -186,7 +186,7 @@ class VideoVAE(nn.Module):
             (B, C, T, h, w) with T = 1 + (F - 1) / 4.
 
         Raises:
-            ValueError: the shape is off the grid, a value is not finite, or the tiling does not fit the codec.
+            ValueError: the shape is off the grid, a value out of range, or the tiling does not fit the codec.
         """
         count = self._check_frames(frames)
         run = Pass(self, frames, device)
@@ -300,12 +300,16 @@ class VideoVAE(nn.Module):
             raise ValueError(
                 f"video latents are (batch, {self.config.channels}, frames, height, width), got {tuple(latents.shape)}"
             )
-        if not (latents.is_floating_point() and latents.isfinite().all()):
+        if not latents.is_floating_point():
+            raise ValueError(f"video latents are floating-point numbers, got {latents.dtype}")
+        if not latents.isfinite().all():
             raise ValueError("video latents hold values that are not finite numbers; sample again or look where they come from")
 
     def _check_pictures(self, frames: Tensor) -> None:
         if frames.ndim != 5 or frames.shape[1] != 3 or not frames.numel():
             raise ValueError(f"a clip is (batch, 3, frames, height, width), got {tuple(frames.shape)}")
+        if not frames.is_floating_point():
+            raise ValueError(f"the frames of a clip are floating-point numbers in [-1, 1], got {frames.dtype}")
         if frames.shape[3] % 16 or frames.shape[4] % 16:
             raise ValueError(
                 f"pictures have sides of multiples of 16, got {frames.shape[3]} x {frames.shape[4]}; crop or resize"

@@ -285,7 +285,7 @@ def test_results_come_in_the_dtype_of_the_input(vae):
         (torch.zeros(48, 2, 2, 2), "48"),
         (torch.zeros(1, 48, 0, 2, 2), "frames"),
         (torch.full((1, 48, 2, 2, 2), float("nan")), "not finite"),
-        (torch.zeros(1, 48, 2, 2, 2, dtype=torch.int64), "not finite numbers"),
+        (torch.zeros(1, 48, 2, 2, 2, dtype=torch.int64), "floating-point"),
     ],
 )
 def test_latents_that_do_not_fit_are_refused(vae, latents, says):
@@ -302,7 +302,9 @@ def test_latents_that_do_not_fit_are_refused(vae, latents, says):
         (torch.zeros(1, 3, 4, 32, 32), "1 \\+ 4k"),
         (torch.zeros(1, 3, 0, 32, 32), "frames"),
         (torch.zeros(1, 3, 5, 32, 40), "multiples of 16"),
-        (torch.full((1, 3, 5, 32, 32), float("inf")), "not finite"),
+        (torch.full((1, 3, 5, 32, 32), float("nan")), "finite numbers in"),
+        (torch.full((1, 3, 5, 32, 32), 255.0), "got 255 to 255"),
+        (torch.zeros(1, 3, 5, 32, 32, dtype=torch.uint8), "floating-point"),
     ],
 )
 def test_frames_that_do_not_fit_are_refused(vae, frames, says):
