@@ -77,7 +77,8 @@ def test_what_is_no_media_is_refused(tmp_path: Path):
     assert "No such file" in refusal(probe, tmp_path / "missing.mp4")
 
 
-def test_a_playlist_does_not_open_other_files(tmp_path: Path, media: dict[str, Path]):
+def test_a_playlist_does_not_open_other_files(tmp_path: Path, media: dict[str, Path], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
     lists = {
         "list.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\na.mp4\n#EXT-X-ENDLIST\n",
         "list.ffconcat": "ffconcat version 1.0\nfile a.mp4\n",
