@@ -50,6 +50,10 @@ class Canvas:
         for m in Modality:
             if self.free[m].dtype != torch.bool or tuple(self.free[m].shape) != (batch, lengths[m]):
                 raise ValueError(f"what is free of the {m.value} is a bool mask of shape {(batch, lengths[m])}")
+        for m in Modality:
+            whole = ~self.free[m].any(1)
+            if whole.any() and not whole.all():
+                raise ValueError(f"the {m.value} is given whole in some clips of the batch and not in others; split the batch")
         if not any(mask.any() for mask in self.free):
             raise ValueError("both streams are given as a whole: there is nothing to generate; leave one of them free")
 

@@ -47,6 +47,8 @@ class Conditioning:
                 raise ValueError(f"{name} has a batch of {value.shape[0]}, the clip has {batch}")
             if value.is_floating_point() and not torch.isfinite(value).all():
                 raise ValueError(f"{name} has values that are not finite")
+        if self.dropped is not None and self.dropped.dtype != torch.bool:
+            raise ValueError(f"which clips are dropped is a bool mask, got {self.dropped.dtype}")
 
     def _present(self) -> Iterator[tuple[str, Tensor]]:
         for f in fields(self):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from .geometry import Grid
 from .layers.rope import split_channels
-from .records import from_record, to_record
+from .records import check_fields, from_record, to_record
 
 FORMAT_VERSION = "1"
 CONFIG_KEY = "harmony.config"
@@ -22,11 +22,13 @@ InteractionKind = Literal["frame_wise", "global", "cmc_pe", "fused", "none"]
 Positions = Literal["exact", "paper", "index"]
 
 
-def _require_positive(config: Any, what: str) -> None:
+def _check(config: Any, where: str) -> None:
+    """Types as annotated, and every number positive."""
+    check_fields(config, where)
     for name, value in vars(config).items():
         numbers = value if isinstance(value, tuple) else (value,)
-        if any(isinstance(n, int | float) and not n > 0 for n in numbers):
-            raise ValueError(f"{what}.{name} is positive, got {value}")
+        if any(isinstance(n, int | float) and not isinstance(n, bool) and not n > 0 for n in numbers):
+            raise ValueError(f"{where}.{name} is positive, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +68,7 @@ class BranchConfig:
     embedding: Literal["conv", "conv_mlp"] = "conv"
 
     def __post_init__(self) -> None:
-        _require_positive(self, "branch")
+        _check(self, "branch")
         if self.dim % self.heads:
             raise ValueError(f"branch.dim {self.dim} is not a multiple of {self.heads} heads")
         if len(self.patch) not in {1, 3} or self.patch[0] != 1:
@@ -109,6 +111,7 @@ class InteractionConfig:
     reference_gap: int = 16
 
     def __post_init__(self) -> None:
+        check_fields(self, "interaction")
         if self.window < 0 or self.style_tokens < 0 or self.reference_gap < 0:
             raise ValueError("interaction.window, style_tokens and reference_gap are not negative")
         if self.style_tokens and not self.style:
@@ -137,7 +140,7 @@ class SymbolEncoderConfig:
     expansion: int = 2
 
     def __post_init__(self) -> None:
-        _require_positive(self, "encoder")
+        _check(self, "encoder")
         if self.dim % 2 or not self.kernel % 2:
             raise ValueError(f"encoder.dim is even and encoder.kernel odd, got {self.dim} and {self.kernel}")
         if len(set(self.symbols)) != len(self.symbols):
@@ -176,6 +179,7 @@ class HarmonyConfig:
     prompt: Literal["separate", "ovi-720", "ovi-960"] = "separate"
 
     def __post_init__(self) -> None:
+        check_fields(self, "config")
         if self.video.layers != self.audio.layers:
             raise ValueError(f"the branches interact layer by layer, got {self.video.layers} and {self.audio.layers} layers")
         if len(self.video.patch) != 3 or len(self.audio.patch) != 1:
@@ -184,8 +188,17 @@ class HarmonyConfig:
             raise ValueError(f"video.patch {self.video.patch} and grid.patch {self.grid.patch} differ")
         if (self.video.channels, self.audio.channels) != (self.grid.video_channels, self.grid.audio_channels):
             raise ValueError("the branches' channels and the grid's differ")
-        if self.interaction.kind == "fused" and self.video.dim != self.audio.dim:
-            raise ValueError(f"fused interaction needs branches of one width, got {self.video.dim} and {self.audio.dim}")
+        if self.interaction.kind == "fused" and self.video.head_dim != self.audio.head_dim:
+            heads = f"{self.video.head_dim} and {self.audio.head_dim}"
+            raise ValueError(f"fused interaction turns keys as their own branch does and needs heads of one width, got {heads}")
+        if self.interaction.kind == "fused" and self.video.heads != self.audio.heads:
+            raise ValueError(f"fused interaction needs equally many heads, got {self.video.heads} and {self.audio.heads}")
+        if self.caption and any(b.text_dim != self.video.text_dim for b in (self.video, self.audio)):
+            raise ValueError(
+                f"one caption encoder serves both branches, got text_dim {self.video.text_dim}, {self.audio.text_dim}"
+            )
+        if self.caption and self.caption.length > min(self.video.text_len, self.audio.text_len):
+            raise ValueError(f"captions of {self.caption.length} tokens do not fit the branches' text_len")
         if not self.fps > 0:
             raise ValueError(f"fps is a positive number, got {self.fps}")
 
@@ -214,7 +227,7 @@ class HarmonyConfig:
             raise ValueError(f"{FORMAT_KEY} is {metadata[FORMAT_KEY]!r}, this version of the software reads {FORMAT_VERSION!r}")
         try:
             record = json.loads(metadata[CONFIG_KEY])
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError(f"{CONFIG_KEY} in the metadata is no JSON: {error}") from error
         return from_record(cls, record, CONFIG_KEY)
 

@@ -7,7 +7,7 @@ nothing behind.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -29,8 +29,8 @@ class Setting:
     Attributes:
         canvas: what is given and what is generated.
         told: the conditions.
-        untold: what takes the text's place where text guidance leaves it out (a negative prompt); None is the model's
-            "nothing", with the reference kept.
+        untold: captions and transcript that take the others' place where text guidance leaves them out (a negative prompt);
+            None is the model's "nothing". The reference is the same in both.
         guidance: the guides.
         anchors: clean latents of SyncCFG's drivers, a still for video and silence for audio, (1 or B, channels, ...); needed
             where a guide's anchor is mute.
@@ -58,41 +58,55 @@ class Setting:
                 anchor, given = self.anchors[m], self.canvas.given[m]
                 if anchor.shape[1:] != given.shape[1:] or anchor.shape[0] not in {1, given.shape[0]}:
                     raise ValueError(f"the {m.value} anchor is of shape {tuple(anchor.shape)}, the clip {tuple(given.shape)}")
+                if not torch.isfinite(anchor).all():
+                    raise ValueError(f"the {m.value} anchor has values that are not finite")
 
 
 class Denoiser:
     """``velocity(x, sigma)`` of one run.
 
     Attributes:
+        device: where it computes.
+        dtype: in which it computes; velocities are combined in float32.
         passes: how often each branch was run at the last call; a joint pass counts one of each.
-        steps: calls so far.
     """
 
-    def __init__(self, model: Harmony, setting: Setting) -> None:
+    def __init__(
+        self, model: Harmony, setting: Setting, *, device: torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> None:
         """Bind the model.
+
+        Args:
+            model: a joint model.
+            setting: of the run.
+            device: to compute on; where the weights are by default.
+            dtype: to compute in; the weights' by default.
 
         Raises:
             ValueError: the conditions do not fit the model or the canvas.
         """
         parameter = next(model.parameters())
-        self._device, self._dtype = parameter.device, parameter.dtype
+        self.device, self.dtype = device or parameter.device, dtype or parameter.dtype
+        layers = model.config.video.layers
+        if any(not 0 <= layer < layers for layer in setting.skip_layers):
+            raise ValueError(f"layers to skip are 0 to {layers - 1}, got {sorted(setting.skip_layers)}")
         self._model = model
         self._setting = setting
-        self._canvas = setting.canvas.to(self._device, self._dtype)
+        self._canvas = setting.canvas.to(self.device, self.dtype)
         self._anchors: AV[Tensor] | None = None
         if setting.anchors is not None:
             self._anchors = setting.anchors.map(
-                lambda a: a.to(self._device, self._dtype).expand(self._canvas.batch, *a.shape[1:])
+                lambda a: a.to(self.device, self.dtype).expand(self._canvas.batch, *a.shape[1:])
             )
         self._contexts: dict[bool, Context] = {}
-        self._drivers = DriverCache(self._device, setting.budget)
+        self._drivers = DriverCache(self.device, setting.budget)
         self._tally = dict.fromkeys(Modality, 0)
         self.passes = AV(0, 0)
-        self.steps = 0
         if setting.recorder is not None:
             _, rows, columns = model.config.video.patch
             height, width = setting.canvas.spec.latent_size
-            setting.recorder.begin(height // rows, width // columns)
+            setting.recorder.begin()
+            setting.recorder.set_size(height // rows, width // columns)
 
     def __call__(self, x: AV[Tensor], sigma: AV[float]) -> AV[Tensor]:
         """The guided velocity at ``x``.
@@ -106,12 +120,11 @@ class Denoiser:
         """
         self._tally = dict.fromkeys(Modality, 0)
         canvas = self._canvas
-        inputs = canvas.compose(x.map(lambda value: value.to(self._device, self._dtype)))
+        inputs = canvas.compose(x.map(lambda value: value.to(self.device, self.dtype)))
         free = canvas.free.map(over_latents, inputs)
         with torch.no_grad():
             velocity = guide(partial(self._evaluate, inputs, sigma), self._setting.guidance, sigma, canvas.generated, free)
         self.passes = AV(*(self._tally[m] for m in Modality))
-        self.steps += 1
         return x.map(lambda value, v, mask: torch.zeros_like(value) if v is None else (v * mask).to(value), velocity, free)
 
     def close(self) -> None:
@@ -122,6 +135,10 @@ class Denoiser:
     # ---- evaluations
 
     def _evaluate(self, x: AV[Tensor], sigma: AV[float], what: Evaluation, wanted: AV[bool]) -> AV[Tensor | None]:
+        velocity = self._ask(x, sigma, what, wanted)
+        return velocity.map(lambda v: None if v is None else v.float())
+
+    def _ask(self, x: AV[Tensor], sigma: AV[float], what: Evaluation, wanted: AV[bool]) -> AV[Tensor | None]:
         context = self._context(what.text)
         skip = () if what.text else tuple(self._setting.skip_layers)
         times = self._canvas.times(sigma)
@@ -136,12 +153,12 @@ class Denoiser:
         driver = self._canvas.driver
         if driver is not None:
             given, target = self._canvas.given[driver], driver.other
-            recorder = self._recorder() if what.text else None
+            recorder = self._recorder(sigma) if what.text else None
             velocity = self._driven(target, x[target], times[target], what.text, given, "given", skip, recorder)
             return AV[Tensor | None](None, None).replace(target, velocity)
         self._count(*Modality)
         joint = self._model(
-            x, times, context, fps=self._fps, skip_layers=skip, recorder=self._recorder() if what.text else None
+            x, times, context, fps=self._fps, skip_layers=skip, recorder=self._recorder(sigma) if what.text else None
         )
         return joint.map(lambda v, want: v if want else None, wanted)
 
@@ -199,13 +216,15 @@ class Denoiser:
 
     def _context(self, text: bool) -> Context:
         if text not in self._contexts:
-            told = self._setting.told if text else self._setting.untold or self._setting.told.without_text()
-            self._contexts[text] = self._model.prepare(told.to(self._device, self._dtype), self._canvas.batch)
+            told = self._setting.told
+            if not text:
+                told = replace(self._setting.untold or Conditioning(), reference=told.reference)
+            self._contexts[text] = self._model.prepare(told, self._canvas.batch, device=self.device, dtype=self.dtype)
         return self._contexts[text]
 
-    def _recorder(self) -> SoundMapRecorder | None:
+    def _recorder(self, sigma: AV[float]) -> SoundMapRecorder | None:
         recorder = self._setting.recorder
-        return recorder if recorder is not None and recorder.wants_step(self.steps) else None
+        return recorder if recorder is not None and recorder.wants_step(sigma.audio) else None
 
     @property
     def _fps(self) -> float:

@@ -8,7 +8,7 @@ device, else in host memory, else not at all, and then the driver is run again a
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import torch
@@ -54,18 +54,17 @@ class _Full(Exception):  # noqa: N818 - control flow, not an error
 
 
 class _Kept:
-    """The memory of one driver, layer by layer."""
+    """The memory of one driver, link by link."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._layers: dict[int, dict[str, Memory]] = {}
+        self._links: dict[tuple[int, str], Memory] = {}
 
     def put(self, layer: int, link: str, memory: Memory) -> None:
-        self._layers.setdefault(layer, {})[link] = memory
+        self._links[layer, link] = memory
 
-    def layer(self, index: int) -> Mapping[str, Memory]:
-        stored = self._layers[index]
-        return {name: tuple(t.to(self._device, non_blocking=True) for t in memory) for name, memory in stored.items()}
+    def recall(self, layer: int, link: str) -> Memory:
+        return tuple(t.to(self._device) for t in self._links[layer, link])
 
 
 class DriverCache:
@@ -73,7 +72,7 @@ class DriverCache:
 
     def __init__(self, device: torch.device, budget: MemoryBudget | None = None) -> None:
         self._device = device
-        self._left = budget or MemoryBudget.of(device)
+        self._budget = self._left = budget or MemoryBudget.of(device)
         self._kept: dict[Hashable, _Kept | None] = {}
 
     def get(self, key: Hashable, read: Read) -> DriverMemory | None:
@@ -98,6 +97,7 @@ class DriverCache:
     def clear(self) -> None:
         """Let go of everything."""
         self._kept.clear()
+        self._left = self._budget
 
     def _fill(self, read: Read) -> _Kept | None:
         before, kept = self._left, _Kept(self._device)
@@ -107,6 +107,9 @@ class DriverCache:
             self._left = before
             log.info("a driver does not fit the memory budget; it is run again at every step")
             return None
+        except BaseException:
+            self._left = before
+            raise
         return kept
 
     def _place(self, tensor: torch.Tensor) -> torch.Tensor:

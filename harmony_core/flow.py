@@ -40,8 +40,8 @@ def shifted_schedule(steps: int, *, shift: float = 5.0) -> list[float]:
     Raises:
         ValueError: no steps, or a shift that is not positive.
     """
-    if steps < 1:
-        raise ValueError(f"a run has at least one step, got {steps}")
+    if not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"a run has a whole number of steps, at least one, got {steps}")
     if not (math.isfinite(shift) and shift > 0):
         raise ValueError(f"shift is a positive number, got {shift}")
     even = [1 - i / steps for i in range(steps + 1)]

@@ -15,6 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .records import check_fields
+
 TimeMap = Literal["exact", "paper"]
 
 
@@ -41,6 +43,7 @@ class Grid:
     hop: int = 512
 
     def __post_init__(self) -> None:
+        check_fields(self, "grid")
         for name, value in vars(self).items():
             if value < 1:
                 raise ValueError(f"grid.{name} is at least 1, got {value}")
@@ -86,6 +89,7 @@ class ClipSpec:
     grid: Grid = field(default_factory=Grid)
 
     def __post_init__(self) -> None:
+        check_fields(self, "clip")
         if not (math.isfinite(self.fps) and self.fps > 0):
             raise ValueError(f"fps is a positive number, got {self.fps}")
         stride = self.grid.frame_stride

@@ -71,11 +71,10 @@ def sample(
         passes.append(denoiser.passes)
         return v
 
+    home = canvas.given.video.device
     noise = draw_noise(canvas.given.map(lambda x: x.shape), seeds)
-    start = canvas.compose(noise)
-    device = next(model.parameters()).device
     try:
-        end = walk(velocity, start.map(lambda x: x.to(device)), sigmas, on_step)
+        end = walk(velocity, noise.map(lambda x: x.to(denoiser.device)), sigmas, on_step)
     finally:
         denoiser.close()
-    return Sampled(latents=canvas.compose(end.map(lambda x: x.to(canvas.given.video.device))), passes=tuple(passes))
+    return Sampled(latents=canvas.compose(end.map(lambda x: x.to(home))), passes=tuple(passes))

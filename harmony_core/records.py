@@ -8,6 +8,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 R = TypeVar("R")
 
+LARGEST = 1e12
+
 
 def to_record(config: Any) -> dict[str, Any]:
     """A config dataclass as plain JSON values."""
@@ -40,6 +42,17 @@ def from_record(cls: type[R], record: Any, where: str) -> R:
     return cls(**{name: _value(hints[name], value, f"{where}.{name}") for name, value in record.items()})
 
 
+def check_fields(config: Any, where: str) -> None:
+    """Refuse a config dataclass built in code with a field of the wrong type, as one from a file is refused.
+
+    Raises:
+        ValueError: a field has another type, or is a number that is not finite or absurdly large.
+    """
+    hints = get_type_hints(type(config))
+    for name in hints:
+        _value(hints[name], getattr(config, name), f"{where}.{name}")
+
+
 def _value(hint: Any, value: Any, where: str) -> Any:
     origin = get_origin(hint)
     if origin in {Union, types.UnionType}:
@@ -56,12 +69,13 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         return _tuple(hint, value, where)
     if dataclasses.is_dataclass(hint):
-        return from_record(hint, value, where)  # type: ignore[arg-type]
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not hint:
+        return value if isinstance(value, hint) else from_record(hint, value, where)  # type: ignore[arg-type]
+    accepted = (int, float) if hint is float else (hint,)
+    if type(value) not in accepted:
         raise ValueError(f"{where} is {_name(hint)}, got {value!r}")
-    return value
+    if hint in {int, float} and not abs(value) < LARGEST:  # a NaN is not less than anything
+        raise ValueError(f"{where} is a number below {LARGEST:g}, got {str(value)[:20]}")
+    return float(value) if hint is float else value
 
 
 def _tuple(hint: Any, value: Any, where: str) -> tuple[Any, ...]:

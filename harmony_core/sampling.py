@@ -114,7 +114,7 @@ def unipc(velocity: Velocity, x: AV[Tensor], sigmas: Sigmas, on_step: OnStep | N
     """UniPC of order 2, variant B2, one evaluation a step. See :class:`Sampler`.
 
     The predictor is DPM-Solver++(2M)'s; the evaluation at the predicted point also corrects that point, which makes it
-    order 3.
+    order 3. A last step to sigma 0 is of first order, here as in every multistep sampler in log-SNR.
     """
     steps = check_sigmas(sigmas)
     start, data = x, list[AV[Tensor]]()

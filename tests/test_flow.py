@@ -52,7 +52,8 @@ def test_sigmas_that_are_no_schedule_are_refused(sigmas, message):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: shifted_schedule(0), "at least one step"),
+        (lambda: shifted_schedule(0), "at least one, got 0"),
+        (lambda: shifted_schedule(2.5), "whole number"),
         (lambda: shifted_schedule(4, shift=0), "shift is a positive"),
         (lambda: shifted_schedule(4, shift=float("nan")), "shift is a positive"),
         (lambda: adjust_times([1.0, 0.0], gamma=-1), "gamma is a positive"),

@@ -52,7 +52,7 @@ def test_a_duration_is_a_positive_number(seconds):
 
 @pytest.mark.parametrize("fps", [0, -24, float("nan")])
 def test_fps_is_a_positive_number(fps):
-    with pytest.raises(ValueError, match="fps is a positive number"):
+    with pytest.raises(ValueError, match="fps is a"):
         clip(fps=fps)
 
 

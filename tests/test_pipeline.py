@@ -165,7 +165,7 @@ def test_a_driver_that_does_not_fit_gives_its_budget_back():
     assert cache.get("large", read) is None
     assert cache.bytes_left == MemoryBudget(100)
     small = cache.get("small", lambda keep: keep(0, "main", (torch.ones(10),)))
-    assert torch.equal(small.layer(0)["main"][0], torch.ones(10))
+    assert torch.equal(small.recall(0, "main")[0], torch.ones(10))
     assert cache.bytes_left == MemoryBudget(60)
     with pytest.raises(ValueError, match="not negative"):
         MemoryBudget(-1)
@@ -233,14 +233,14 @@ def test_layers_are_skipped_only_without_text(model):
 
 @pytest.mark.parametrize("name", ["joint", "audio-driven", "video-driven"])
 def test_sound_maps_are_pictures_and_watching_changes_nothing(name, model):
-    recorder = SoundMapRecorder(layers={1}, steps={0, 2})
+    recorder = SoundMapRecorder(layers={1}, end=0.9)
     watched = sample(model, setting(name, recorder=recorder), seeds=[1], schedule=SHORT).latents
     maps = recorder.maps()
     assert maps.shape == (1, 3, 2, 3)
     assert maps.min() >= 0
     assert maps.max() == 1
     assert distance(watched, sample(model, setting(name), seeds=[1], schedule=SHORT).latents) == 0
-    never = SoundMapRecorder(steps={99})
+    never = SoundMapRecorder(start=0.1)
     sample(model, setting(name, recorder=never), seeds=[1], schedule=SHORT)
     with pytest.raises(ValueError, match="no sound-source map was recorded"):
         never.maps()

@@ -68,11 +68,12 @@ class SymbolEncoder(nn.Module):
         )
         self.projection = runtime.linear(config.dim, output_dim)
 
-    def forward(self, symbols: Tensor) -> Tensor:
+    def forward(self, symbols: Tensor, dtype: torch.dtype) -> Tensor:
         """Encode.
 
         Args:
             symbols: (B, length) int64, from :func:`to_symbols`.
+            dtype: to compute in; weights may be stored in another.
 
         Returns:
             (B, length, output_dim).
@@ -80,12 +81,13 @@ class SymbolEncoder(nn.Module):
         Raises:
             ValueError: another length, or numbers outside the vocabulary.
         """
-        if symbols.ndim != 2 or symbols.shape[1] != self.config.length:
-            raise ValueError(f"symbols are (batch, {self.config.length}), got {tuple(symbols.shape)}")
+        if symbols.dtype != torch.long or symbols.ndim != 2 or symbols.shape[1] != self.config.length:
+            shape = tuple(symbols.shape)
+            raise ValueError(f"symbols are (batch, {self.config.length}) int64, got {shape} {symbols.dtype}")
         if symbols.min() < 0 or symbols.max() >= self.config.vocabulary:
             raise ValueError(f"symbol numbers are 0 to {self.config.vocabulary - 1}, got {symbols.min()} to {symbols.max()}")
-        x = self.embedding(symbols)
-        x = x + sinusoidal(torch.arange(symbols.shape[1], device=x.device), self.config.dim).to(x.dtype)
+        x = self.embedding(symbols).to(dtype)
+        x = x + sinusoidal(torch.arange(symbols.shape[1], device=x.device), self.config.dim).to(dtype)
         for block in self.blocks:
             x = block(x)
         return self.projection(x)

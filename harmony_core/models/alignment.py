@@ -9,7 +9,8 @@ are linear in duration.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,6 +46,7 @@ class Alignment:
         rows: video target: for each latent frame its audio tokens. Audio target: for each group its audio tokens; group g
             sees the frames ``g - 2 window .. g``.
         heard: (T_target,) bool, False where nothing of the source is adjacent: the source sends nothing there.
+        all_heard: whether that is nowhere the case.
         slot: audio target only: where each audio token stands in the flattened rows, (T_a,).
         seen: audio target only: which of its ``2 window + 1`` frames a group really has, (groups, 2 window + 1) bool.
     """
@@ -56,19 +58,15 @@ class Alignment:
     weight: Tensor
     rows: Rows
     heard: Tensor
+    all_heard: bool
     slot: Tensor
     seen: Tensor
 
     def to(self, device: torch.device) -> Alignment:
         """All tables on another device."""
         rows = Rows(self.rows.index.to(device), self.rows.valid.to(device))
-        tables = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "rows"}
-        return Alignment(rows=rows, **tables)
-
-    @property
-    def all_heard(self) -> bool:
-        """Whether every target token has a neighbour."""
-        return bool(self.heard.all())
+        tables: dict[str, Any] = {f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        return replace(self, rows=rows, **tables)
 
 
 def align(config: HarmonyConfig, frames: int, audio_latents: int, fps: float) -> AV[Alignment]:
@@ -114,6 +112,7 @@ def align(config: HarmonyConfig, frames: int, audio_latents: int, fps: float) ->
             weight=(place - before).float(),
             rows=rows,
             heard=heard,
+            all_heard=bool(heard.all()),
             slot=slot,
             seen=seen,
         )
@@ -121,30 +120,25 @@ def align(config: HarmonyConfig, frames: int, audio_latents: int, fps: float) ->
     return AV.of(one)
 
 
-def adjacency(nearest: Tensor, frames: int, window: int) -> Tensor:
-    """Which video latent and audio token are adjacent, (T_v, T_a) bool: ``|i - nearest(j)| <= window``."""
-    return (torch.arange(frames)[:, None] - nearest[None, :]).abs() <= window
-
-
 def _video_rows(nearest: Tensor, frames: int, window: int) -> tuple[Rows, Tensor, Tensor, Tensor]:
-    near = adjacency(nearest, frames, window)
-    heard = near.any(1)
-    rows = _gather(near.int().argmax(1), near.sum(1), nearest.numel())
+    """Row i holds the tokens whose nearest latent is at most ``window`` from i."""
+    frame = torch.arange(frames)
+    first, end = torch.searchsorted(nearest, frame - window), torch.searchsorted(nearest, frame + window, right=True)
     none = torch.empty(0, dtype=torch.long)
-    return rows, heard, none, none.bool()
+    return _gather(first, end - first, nearest.numel()), end > first, none, none.bool()
 
 
 def _audio_rows(nearest: Tensor, frames: int, window: int) -> tuple[Rows, Tensor, Tensor, Tensor]:
     """Group g holds the tokens nearest to latent ``g - window``, so that the outermost groups see one frame only."""
-    groups = frames + 2 * window
-    group = nearest + window
-    heard = (group >= 0) & (group < groups)
-    member = group[None, :] == torch.arange(groups)[:, None]
-    first, count = member.int().argmax(1), member.sum(1)
+    groups = torch.arange(frames + 2 * window)
+    first = torch.searchsorted(nearest, groups - window)
+    count = torch.searchsorted(nearest, groups - window, right=True) - first
     rows = _gather(first, count, nearest.numel())
-    clamped = group.clamp(0, groups - 1)
+    group = nearest + window
+    heard = (group >= 0) & (group < len(groups))
+    clamped = group.clamp(0, len(groups) - 1)
     slot = clamped * rows.index.shape[1] + torch.arange(nearest.numel()) - first[clamped]
-    frame = torch.arange(groups)[:, None] - 2 * window + torch.arange(2 * window + 1)
+    frame = groups[:, None] - 2 * window + torch.arange(2 * window + 1)
     return rows, heard, torch.where(heard, slot, 0), (frame >= 0) & (frame < frames)
 
 

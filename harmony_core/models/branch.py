@@ -180,8 +180,8 @@ class Branch(nn.Module):
         t: Tensor,
         text: Sequence[KeysValues],
         *,
+        turn: Tensor | None = None,
         prefix: Tensor | None = None,
-        prefix_gap: int = 0,
     ) -> Stream:
         """Latents to a stream ready for the first block.
 
@@ -189,8 +189,8 @@ class Branch(nn.Module):
             latent: (B, channels, F, H, W) or (B, channels, L).
             t: times in [0, 1], 1 is noise: (B, 1) for all tokens, (B, F) per latent frame, or (B, L) per token.
             text: keys and values of the context, from :meth:`read_context`.
+            turn: rotary factors, from :meth:`rotation`, on the latent's device; made here by default.
             prefix: tokens put in front, clean (t = 0), (B, n, C).
-            prefix_gap: positions left free between the prefix and the clip.
 
         Raises:
             ValueError: channels or sizes do not fit, or ``t`` has a shape that fits no group of tokens.
@@ -205,7 +205,7 @@ class Branch(nn.Module):
             t = torch.cat([t.new_zeros(t.shape[0], layout.prefix), per_token], dim=1)
         time = self.time_embedding(sinusoidal(TIME_SCALE * t, self.config.freq_dim).to(x.dtype))
         modulation = self.time_projection(time).unflatten(-1, (6, -1))
-        turn = self._rotation(layout, prefix_gap).to(x.device)
+        turn = self.rotation(layout).to(x.device) if turn is None else turn
         return Stream(x=x, layout=layout, turn=turn, time=time, modulation=modulation, text=text)
 
     def finish(self, stream: Stream) -> Tensor:
@@ -255,8 +255,24 @@ class Branch(nn.Module):
             raise ValueError(f"latents are (batch, {c.channels}, {axes}), got {tuple(latent.shape)}")
         if any(n % p for n, p in zip(latent.shape[2:], c.patch, strict=True)):
             raise ValueError(f"latents of {tuple(latent.shape[2:])} do not divide into patches of {c.patch}")
+        if not all(latent.shape[2:]):
+            raise ValueError(f"these latents have no length: {tuple(latent.shape)}")
         frames, height, width = (*(n // p for n, p in zip(latent.shape[2:], c.patch, strict=True)), 1, 1)[:3]
         return Layout(frames, height, width, prefix=0 if prefix is None else prefix.shape[1])
+
+    def rotation(self, layout: Layout, prefix_gap: int = 0) -> Tensor:
+        """Rotary factors of a layout's tokens, (L, 1, R), on the CPU.
+
+        Args:
+            layout: where the tokens are; a prefix lies before the clip.
+            prefix_gap: positions left free between the prefix and the clip.
+        """
+        c, n = self.config, len(self.config.patch)
+        before = torch.arange(layout.prefix) - layout.prefix - prefix_gap
+        axes = (torch.arange(layout.frames), torch.arange(layout.height), torch.arange(layout.width))
+        f, h, w = (torch.cat([torch.zeros_like(before), p.flatten()]) for p in torch.meshgrid(*axes, indexing="ij"))
+        f[: layout.prefix] = before
+        return rotation((f, h, w)[:n], c.rope_axes, theta=c.rope_theta, scale=c.rope_scale)
 
     def _check_times(self, t: Tensor, batch: int, layout: Layout) -> Tensor:
         groups = (1, layout.frames, layout.frames * layout.patches)
@@ -265,15 +281,6 @@ class Branch(nn.Module):
                 f"times are ({batch}, n) with n = 1, {groups[1]} (latent frames) or {groups[2]} (tokens), got {tuple(t.shape)}"
             )
         return t.expand(batch, -1)
-
-    def _rotation(self, layout: Layout, prefix_gap: int) -> Tensor:
-        before = torch.arange(layout.prefix) - layout.prefix - prefix_gap
-        axes = (torch.arange(layout.frames), torch.arange(layout.height), torch.arange(layout.width))
-        f, h, w = (torch.cat([torch.zeros_like(before), p.flatten()]) for p in torch.meshgrid(*axes, indexing="ij"))
-        f[: layout.prefix] = before
-        n = len(self.config.patch)
-        c = self.config
-        return rotation((f, h, w)[:n], c.rope_axes, theta=c.rope_theta, scale=c.rope_scale)
 
 
 def _volume(patch: tuple[int, ...]) -> int:

@@ -12,9 +12,10 @@ exactly, and the second is done once a run instead of once a step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol, cast
+import math
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,13 +26,15 @@ from ..encoders.symbols import FILLER, SymbolEncoder
 from ..layers.attention import KeysValues
 from ..runtime import Runtime
 from ..types import AV, Modality
-from .alignment import align
+from .alignment import Alignment, align
 from .branch import Branch, Fusion, Stream
 from .initialize import initialize
 from .interaction import Exchange, FusedLink, Interaction, Link, Memory, Point
 from .sound_map import SoundMapRecorder
 
 # B batch, F latent frames, L audio latents, C width
+
+T = TypeVar("T")
 
 Streams = Mapping[Modality, Stream]
 
@@ -47,6 +50,18 @@ class Context:
 
     text: AV[Sequence[KeysValues]]
     prefix: Tensor | None
+    _tables: dict[Hashable, Any] = field(default_factory=dict, compare=False)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """A table that depends on the clip's shape alone: made at its first use in a run, then the same."""
+        if key not in self._tables:
+            self._tables[key] = make()
+        return self._tables[key]
+
+    @property
+    def batch(self) -> int:
+        """Number of clips."""
+        return self.text.video[0].k.shape[0]
 
     @property
     def prefix_tokens(self) -> int:
@@ -55,10 +70,10 @@ class Context:
 
 
 class DriverMemory(Protocol):
-    """What a driven stream reads of its driver, layer by layer, by link."""
+    """What a driven stream reads of its driver."""
 
-    def layer(self, index: int) -> Mapping[str, Memory]:
-        """The memory of one layer, on the model's device."""
+    def recall(self, layer: int, link: str) -> Memory:
+        """What one link of one layer read, on the model's device."""
         ...
 
 
@@ -67,7 +82,7 @@ class _Pass:
     """What one run through the layers does besides the branches' own work.
 
     Attributes:
-        exchanges: tables and recorder by target.
+        exchanges: tables and recorder by target; None where nothing is read.
         readers: the targets something is read for.
         prefix_tokens: of the audio stream, present or not.
         given: memory of an absent source, kept earlier.
@@ -75,7 +90,7 @@ class _Pass:
         skip_layers: layers left out.
     """
 
-    exchanges: AV[Exchange]
+    exchanges: AV[Exchange] | None
     readers: frozenset[Modality]
     prefix_tokens: int
     given: DriverMemory | None = None
@@ -138,35 +153,46 @@ class Harmony(nn.Module):
         for layer in self.interaction.layers:
             layer.zero()
 
-    def encode_captions(self, symbols: Tensor) -> Tensor:
-        """Byte captions (B, length) to caption tokens, for models with their own caption encoder.
+    def encode_captions(self, symbols: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Byte captions (B, length) to caption tokens in ``dtype``, for models with their own caption encoder.
 
         Raises:
             ValueError: this model takes its captions from umT5.
         """
         if self.caption is None:
             raise ValueError("this checkpoint has no caption encoder of its own; encode captions with umT5")
-        return self.caption(symbols)
+        return self.caption(symbols, dtype)
 
-    def prepare(self, conditioning: Conditioning, batch: int) -> Context:
+    def prepare(
+        self,
+        conditioning: Conditioning,
+        batch: int,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> Context:
         """Make conditions ready for any number of passes.
 
         Args:
             conditioning: what the model is told.
             batch: number of clips.
+            device: to compute on; a host may keep weights elsewhere.
+            dtype: to compute in; a host may keep weights in another.
 
         Raises:
             ValueError: a condition has another batch or width, or this model has no use for it.
         """
         conditioning.check(batch)
+        conditioning = conditioning.to(device, dtype)
+        like = torch.empty(0, device=device, dtype=dtype)
         if conditioning.transcript is not None and self.speech is None:
             raise ValueError("this checkpoint has no transcript encoder; leave the transcript out")
         captions = AV(conditioning.video_caption, conditioning.audio_caption)
-        context = AV.of(lambda m: self._embed_caption(m, captions[m], conditioning.dropped, batch))
+        context = AV.of(lambda m: self._embed_caption(m, captions[m], conditioning.dropped, batch, like))
         if self.speech is not None:
-            speech = self._embed_transcript(self.speech, conditioning, batch)
+            speech = self._embed_transcript(self.speech, conditioning, batch, like)
             context = context.replace(Modality.AUDIO, torch.cat([speech, context.audio], dim=1))
-        return Context(AV.of(lambda m: self.branch(m).read_context(context[m])), self._prefix(conditioning, batch))
+        return Context(AV.of(lambda m: self.branch(m).read_context(context[m])), self._prefix(conditioning, batch, like))
 
     def forward(
         self,
@@ -206,6 +232,8 @@ class Harmony(nn.Module):
             readers.discard(driver)
         lengths = AV.of(lambda m: streams[m].layout.frames)
         work = self._pass(lengths, latents.video.device, fps, context, frozenset(readers), recorder)
+        if recorder is not None:
+            recorder.set_size(streams[Modality.VIDEO].layout.height, streams[Modality.VIDEO].layout.width)
         streams = self._run(streams, replace(work, skip_layers=skip_layers))
         return AV.of(lambda m: self.branch(m).finish(streams[m]))
 
@@ -214,8 +242,8 @@ class Harmony(nn.Module):
     ) -> Tensor:
         """One stream's velocity with the interaction cut; arguments as in :meth:`forward`."""
         stream = self._begin(modality, latent, t, context)
-        work = self._pass(AV.both(1), latent.device, None, context, frozenset())
-        return self.branch(modality).finish(self._run({modality: stream}, replace(work, skip_layers=skip_layers))[modality])
+        work = _Pass(exchanges=None, readers=frozenset(), prefix_tokens=context.prefix_tokens, skip_layers=skip_layers)
+        return self.branch(modality).finish(self._run({modality: stream}, work)[modality])
 
     def read_driver(
         self,
@@ -279,50 +307,50 @@ class Harmony(nn.Module):
 
     # ---- conditions
 
-    def _embed_caption(self, modality: Modality, caption: Tensor | None, dropped: Tensor | None, batch: int) -> Tensor:
+    def _embed_caption(
+        self, modality: Modality, caption: Tensor | None, dropped: Tensor | None, batch: int, like: Tensor
+    ) -> Tensor:
         branch = self.branch(modality)
         if caption is not None and dropped is None:
             return branch.embed_text(caption)
-        nothing = branch.embed_text(self._no_caption(modality)).expand(batch, -1, -1)
+        nothing = branch.embed_text(self._no_caption(modality, like)).expand(batch, -1, -1)
         if caption is None:
             return nothing
         assert dropped is not None
         return torch.where(dropped[:, None, None], nothing, branch.embed_text(caption))
 
-    def _no_caption(self, modality: Modality) -> Tensor:
+    def _no_caption(self, modality: Modality, like: Tensor) -> Tensor:
         if self.caption is None:
-            return self.null[modality.value].to(self._anchor)
-        filler = torch.full((1, self.caption.config.length), FILLER, device=self._anchor.device)
-        return self.caption(filler)
+            return self.null[modality.value].to(like)
+        return self.caption(_filler(self.caption, like), like.dtype)
 
-    def _embed_transcript(self, speech: SymbolEncoder, conditioning: Conditioning, batch: int) -> Tensor:
+    def _embed_transcript(self, speech: SymbolEncoder, conditioning: Conditioning, batch: int, like: Tensor) -> Tensor:
         transcript = conditioning.transcript
         if transcript is None:
-            filler = torch.full((1, speech.config.length), FILLER, device=self._anchor.device)
-            return speech(filler).expand(batch, -1, -1)
+            return speech(_filler(speech, like), like.dtype).expand(batch, -1, -1)
         if conditioning.dropped is not None:
             transcript = torch.where(conditioning.dropped[:, None], FILLER, transcript)
-        return speech(transcript)
+        return speech(transcript, like.dtype)
 
-    def _prefix(self, conditioning: Conditioning, batch: int) -> Tensor | None:
+    def _prefix(self, conditioning: Conditioning, batch: int, like: Tensor) -> Tensor | None:
         if conditioning.reference is not None:
             self.audio.layout(conditioning.reference)
             return self.audio.embed(conditioning.reference)
         tokens = self.interaction.style_tokens
-        return None if tokens is None else tokens.to(self._anchor).expand(batch, -1, -1)
-
-    @property
-    def _anchor(self) -> Tensor:
-        """A tensor on the device of the model's embeddings; "nothing" is made there."""
-        return cast("Tensor", self.video.time_embedding[0].weight)
+        return None if tokens is None else tokens.to(like).expand(batch, -1, -1)
 
     # ---- the layers
 
     def _begin(self, modality: Modality, latent: Tensor, t: Tensor, context: Context) -> Stream:
+        if latent.shape[0] != context.batch:
+            raise ValueError(
+                f"{modality.value} has a batch of {latent.shape[0]}, the conditions were prepared for {context.batch}"
+            )
+        branch, gap = self.branch(modality), self.config.interaction.reference_gap
         prefix = context.prefix if modality is Modality.AUDIO else None
-        return self.branch(modality).begin(
-            latent, t, context.text[modality], prefix=prefix, prefix_gap=self.config.interaction.reference_gap
-        )
+        layout = branch.layout(latent, prefix)
+        turn = context.once((modality, layout, latent.device), lambda: branch.rotation(layout, gap).to(latent.device))
+        return branch.begin(latent, t, context.text[modality], turn=turn, prefix=prefix)
 
     def _pass(
         self,
@@ -333,8 +361,14 @@ class Harmony(nn.Module):
         readers: frozenset[Modality],
         recorder: SoundMapRecorder | None = None,
     ) -> _Pass:
-        tables = align(self.config, lengths.video, lengths.audio, fps or self.config.fps)
-        exchanges = tables.map(lambda table: Exchange(table.to(device), recorder))
+        fps = self.config.fps if fps is None else fps
+        if not (math.isfinite(fps) and fps > 0):
+            raise ValueError(f"fps is a positive number, got {fps}")
+
+        def tables() -> AV[Alignment]:
+            return align(self.config, lengths.video, lengths.audio, fps).map(lambda table: table.to(device))
+
+        exchanges = context.once((lengths, fps, device), tables).map(lambda table: Exchange(table, recorder))
         return _Pass(exchanges=exchanges, readers=readers, prefix_tokens=context.prefix_tokens)
 
     def _run(self, streams: Streams, work: _Pass) -> Streams:
@@ -358,6 +392,7 @@ class Harmony(nn.Module):
         """What every reader receives here; both directions read before either is changed."""
         received: AV[list[_Received]] = AV([], [])
         for target in work.readers:
+            assert work.exchanges is not None
             prefix = work.prefix_tokens if target is Modality.AUDIO else 0
             exchange = work.exchanges[target]
             if exchange.recorder is not None and not exchange.recorder.wants_layer(index):
@@ -366,7 +401,7 @@ class Harmony(nn.Module):
                 if link.point is not point or not link.wanted(prefix):
                     continue
                 if work.given is not None:
-                    memory = work.given.layer(index)[name]
+                    memory = work.given.recall(index, name)
                 else:
                     memory = link.read(streams[target.other], exchange)
                 if work.keep is not None:
@@ -380,6 +415,11 @@ class Harmony(nn.Module):
             for link, memory, exchange in received[target]:
                 changed[target] = changed[target].to(link.write(changed[target], memory, exchange))
         return changed
+
+
+def _filler(encoder: SymbolEncoder, like: Tensor) -> Tensor:
+    """A sequence of nothing."""
+    return torch.full((1, encoder.config.length), FILLER, device=like.device)
 
 
 def _fusion(stream: Stream, received: list[_Received]) -> Fusion | None:

@@ -1,9 +1,11 @@
-"""Weights to start training from, drawn from one seed, the same on every machine."""
+"""Weights to start training from, drawn from one seed, the same on every machine and in every dtype."""
 
 from __future__ import annotations
 
+import math
+
 import torch
-from torch import nn
+from torch import Generator, Tensor, nn
 
 
 def initialize(model: nn.Module, seed: int) -> None:
@@ -12,9 +14,11 @@ def initialize(model: nn.Module, seed: int) -> None:
     As Wan does it: Xavier for projections, a small normal for embeddings of time, text and symbols, zero biases, zero for the
     heads, unit scales. Interactions are made silent by the caller.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     for name, module in model.named_modules():
-        weight = getattr(module, "weight", None)
+        weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+        if isinstance(bias, nn.Parameter):
+            nn.init.zeros_(bias)
         if not isinstance(weight, nn.Parameter):
             continue
         if weight.ndim == 1:
@@ -22,17 +26,24 @@ def initialize(model: nn.Module, seed: int) -> None:
         elif name.endswith("head.head"):
             nn.init.zeros_(weight)
         elif isinstance(module, nn.Embedding) or "text_embedding" in name or "time_embedding" in name:
-            nn.init.normal_(weight, std=0.02, generator=generator)
+            _normal(weight, 0.02, generator)
         else:
-            nn.init.xavier_uniform_(weight.view(weight.shape[0], -1), generator=generator)
-        bias = getattr(module, "bias", None)
-        if isinstance(bias, nn.Parameter):
-            nn.init.zeros_(bias)
+            bound = math.sqrt(6 / (weight.shape[0] + weight[0].numel()))
+            _put(weight, (2 * torch.rand(weight.shape, generator=generator) - 1) * bound)
     for name, parameter in model.named_parameters():
         leaf = name.rsplit(".", 1)[-1]
         if leaf == "modulation":
-            nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5, generator=generator)
+            _normal(parameter, parameter.shape[-1] ** -0.5, generator)
         elif leaf == "style_tokens" or name.startswith("null."):
-            nn.init.normal_(parameter, std=0.02, generator=generator)
+            _normal(parameter, 0.02, generator)
         elif leaf in {"gamma", "beta"}:
             nn.init.zeros_(parameter)
+
+
+def _normal(parameter: nn.Parameter, deviation: float, generator: Generator) -> None:
+    _put(parameter, torch.randn(parameter.shape, generator=generator) * deviation)
+
+
+def _put(parameter: nn.Parameter, values: Tensor) -> None:
+    with torch.no_grad():
+        parameter.copy_(values)

@@ -116,15 +116,15 @@ class FrameWiseToVideo(_AttentionLink):
         mask = a.rows.valid | ~a.heard[:, None]  # a softmax over nothing is not a number; such a row is cut in `add`
         mask = mask.repeat(target.x.shape[0], 1)[:, None, None]
         if exchange.recorder is not None:
-            self._record(exchange.recorder, q, k, mask, frames)
+            self._record(exchange.recorder, q, k, a.rows.valid, frames)
         out = self.attn.attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask)
         out = out.transpose(1, 2).flatten(2).unflatten(0, (-1, frames)).flatten(1, 2)
         return self.add(target, out, exchange)
 
-    def _record(self, recorder: SoundMapRecorder, q: Tensor, k: Tensor, mask: Tensor, frames: int) -> None:
+    def _record(self, recorder: SoundMapRecorder, q: Tensor, k: Tensor, valid_FW: Tensor, frames: int) -> None:
         score = q.transpose(1, 2).float() @ k.permute(0, 2, 3, 1).float() / q.shape[-1] ** 0.5
-        share = score.softmax(-2).mean(1) * mask[:, 0]  # over the patches: which one listens most to a token
-        recorder.add(Modality.VIDEO, share.sum(-1).unflatten(0, (-1, frames)))
+        share = score.softmax(-2).mean(1).unflatten(0, (-1, frames))  # over the patches: which one listens most to a token
+        recorder.add(Modality.VIDEO, (share * valid_FW[:, None]).sum(-1))
 
 
 class FrameWiseToAudio(_AttentionLink):

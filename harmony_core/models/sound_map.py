@@ -11,7 +11,7 @@ from ..types import Modality
 
 
 class SoundMapRecorder:
-    """Collects frame-wise attention over chosen layers and steps of a run.
+    """Collects frame-wise attention over chosen layers and a part of a run.
 
     Put one into a run's setting; afterwards :meth:`maps` gives the picture. Where no recorder is given nothing is computed.
 
@@ -21,12 +21,16 @@ class SoundMapRecorder:
 
     Attributes:
         layers: which layers are recorded; None for all.
-        steps: which sampling steps are recorded; None for all.
+        start: sigma from which steps are recorded; 1 is from the beginning.
+        end: sigma down to which they are; 0 is to the end.
     """
 
-    def __init__(self, *, layers: Collection[int] | None = None, steps: Collection[int] | None = None) -> None:
+    def __init__(self, *, layers: Collection[int] | None = None, start: float = 1.0, end: float = 0.0) -> None:
+        if not 0 <= end <= start <= 1:
+            raise ValueError(f"steps are recorded from a sigma of start down to end, in [0, 1], got {start} to {end}")
         self.layers = layers
-        self.steps = steps
+        self.start = start
+        self.end = end
         self._size = (0, 0)
         self._sums: dict[Modality, Tensor] = {}
 
@@ -34,13 +38,16 @@ class SoundMapRecorder:
         """Whether this layer is recorded."""
         return self.layers is None or layer in self.layers
 
-    def wants_step(self, step: int) -> bool:
-        """Whether this step is recorded."""
-        return self.steps is None or step in self.steps
+    def wants_step(self, sigma: float) -> bool:
+        """Whether a step at this sigma is recorded."""
+        return self.end <= sigma <= self.start
 
-    def begin(self, height: int, width: int) -> None:
-        """Start a clip whose video frames have so many token rows and columns; what was recorded before is dropped."""
+    def begin(self) -> None:
+        """Start another run: what was recorded before is dropped."""
         self._sums.clear()
+
+    def set_size(self, height: int, width: int) -> None:
+        """Tell the token rows and columns of a video frame."""
         self._size = (height, width)
 
     def add(self, target: Modality, weight: Tensor) -> None:

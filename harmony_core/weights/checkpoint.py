@@ -7,11 +7,13 @@ the model; ``video_vae.``, ``audio_vae.`` and ``vocoder.`` are codecs that an al
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -19,7 +21,7 @@ from ..atomic import replacing
 from ..config import HarmonyConfig
 from ..models.harmony import Harmony
 from ..runtime import Runtime
-from .files import load_into, read_tensors
+from .files import load_into, read_tensors, shard_names
 
 MODEL_PARTS = ("video.", "audio.", "interaction.", "speech.", "caption.", "null.")
 CODEC_PARTS = ("video_vae.", "audio_vae.", "vocoder.")
@@ -87,11 +89,11 @@ def save_checkpoint(
     metadata: Mapping[str, str] | None = None,
     shard_bytes: int | None = None,
 ) -> None:
-    """Write a Harmony checkpoint; an interrupted write leaves nothing, or the file that was there.
+    """Write a Harmony checkpoint; an interrupted write leaves nothing, or what was there.
 
     Args:
-        path: a ``.safetensors`` file; with ``shard_bytes`` the name from which ``name-00001-of-0000n.safetensors`` and
-            ``name.safetensors.index.json`` are made.
+        path: a ``.safetensors`` file; with ``shard_bytes`` the name from which ``name.safetensors.index.json`` and the names
+            of its shards are made.
         config: of the model.
         tensors: by key, of the model and perhaps codecs.
         metadata: more of it, such as ``modelspec.*``.
@@ -107,25 +109,59 @@ def save_checkpoint(
     if unknown:
         raise ValueError(f"keys of no known part: {', '.join(unknown[:10])}")
     meta = {**(metadata or {}), **config.to_metadata()}
-    plain = {key: value.detach().contiguous().cpu() for key, value in tensors.items()}
+    plain = _unshared(tensors)
     if shard_bytes is None:
         _write(path, plain, meta)
         return
-    shards = _split(plain, shard_bytes)
-    names = [f"{path.stem}-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
-    for name, shard in zip(names, shards, strict=True):
-        _write(path.with_name(name), shard, meta)
-    index = {
-        "metadata": {"total_size": sum(t.numel() * t.element_size() for t in plain.values())},
+    if shard_bytes < 1:
+        raise ValueError(f"a shard holds at least a byte, got {shard_bytes}")
+    _write_shards(path, plain, meta, shard_bytes)
+
+
+def _write_shards(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], shard_bytes: int) -> None:
+    """Write shards under names of their own, then the index that lists them: until then the old index lists the old ones."""
+    index = path.with_name(f"{path.name}.index.json")
+    before = shard_names(index) if index.is_file() else []
+    shards, token = _split(tensors, shard_bytes), uuid.uuid4().hex[:8]
+    names = [f"{path.stem}-{token}-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
+    table = {
+        "metadata": {"total_size": sum(t.numel() * t.element_size() for t in tensors.values())},
         "weight_map": {key: name for name, shard in zip(names, shards, strict=True) for key in shard},
     }
-    with replacing(path.with_name(f"{path.name}.index.json")) as temporary:
-        temporary.write_text(json.dumps(index, indent=2))
+    try:
+        for name, shard in zip(names, shards, strict=True):
+            _write(path.with_name(name), shard, metadata)
+        with replacing(index) as temporary:
+            temporary.write_text(json.dumps(table, indent=2))
+    except BaseException:
+        _remove(path, names)
+        raise
+    _remove(path, before)
+
+
+def _remove(path: Path, names: list[str]) -> None:
+    for name in names:
+        path.with_name(name).unlink(missing_ok=True)
+
+
+def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU, each with memory of its own, as the format wants it."""
+    plain: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for key, value in tensors.items():
+        tensor = value.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        plain[key] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return plain
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     with replacing(path) as temporary:
-        save_file(tensors, str(temporary), metadata=metadata)
+        try:
+            save_file(tensors, str(temporary), metadata=metadata)
+        except SafetensorError as error:
+            raise ValueError(f"cannot write {path}: {error}") from error
 
 
 def _split(tensors: dict[str, Tensor], limit: int) -> list[dict[str, Tensor]]:

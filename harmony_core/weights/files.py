@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 PICKLES = frozenset({".pt", ".pth", ".ckpt", ".bin"})
 WRAPPERS = ("state_dict", "module", "app", "model", "generator")
+DEEPEST = 4
 SHOWN = 10
 
 
@@ -66,6 +66,9 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str) ->
         ValueError: keys are missing, left over or of another shape; the message names the first ten and the counts. The
             module is then unchanged.
     """
+    numbers = [key for key, value in tensors.items() if not value.is_floating_point()]
+    if numbers:
+        raise ValueError(f"these weights do not fit {what}: {_complaint('of whole numbers', numbers)}")
     wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     given = {key: tuple(value.shape) for key, value in tensors.items()}
     check_keys(wanted, given, what=what)
@@ -125,7 +128,7 @@ def shard_names(index: Path) -> list[str]:
     """The file names an index lists, each a plain name beside the index."""
     try:
         names: Iterable[Any] = set(json.loads(index.read_text())["weight_map"].values())
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (json.JSONDecodeError, RecursionError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{index} is no safetensors index: {error}") from error
     checked = sorted(str(name) for name in names)
     for name in checked:
@@ -143,14 +146,16 @@ def _read_pickle(path: Path, device: str) -> dict[str, Tensor]:
         raise ValueError(
             f"{path} holds more than tensors and is not opened; convert it to .safetensors where it was made"
         ) from error
-    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
+    except Exception as error:  # damaged bytes lead the unpickler to raise anything
         raise ValueError(_broken(path, error)) from error
     return _flatten(loaded, path)
 
 
 def _flatten(loaded: Any, path: Path) -> dict[str, Tensor]:
     """A flat dict of tensors; training checkpoints nest it under one of a few names."""
-    while isinstance(loaded, dict):
+    for _ in range(DEEPEST):
+        if not isinstance(loaded, dict):
+            break
         inner = next((loaded[name] for name in WRAPPERS if isinstance(loaded.get(name), dict)), None)
         if inner is None:
             break

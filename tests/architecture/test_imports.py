@@ -29,7 +29,7 @@ ALLOWED = {
     "records": set(),
     "atomic": set(),
     "runtime": set(),
-    "geometry": {"types"},
+    "geometry": {"types", "records"},
     "config": {"geometry", "records", "layers"},
     "layers": BASE,
     "conditioning": BASE,

@@ -33,7 +33,7 @@ def encoder(config=LETTERS) -> SymbolEncoder:
 
 
 def test_every_symbol_and_its_place_matter():
-    out = encoder()(to_symbols(["abc", "acb", "ab", ""], LETTERS))
+    out = encoder()(to_symbols(["abc", "acb", "ab", ""], LETTERS), torch.float32)
     assert out.shape == (4, 6, 8)
     for i in range(4):
         for j in range(i):
@@ -42,11 +42,13 @@ def test_every_symbol_and_its_place_matter():
 
 def test_a_text_is_encoded_alone_as_in_a_batch():
     module, numbers = encoder(), to_symbols(["abc", "c", ""], LETTERS)
-    alone = torch.cat([module(row[None]) for row in numbers])
-    assert torch.allclose(module(numbers), alone, atol=1e-6)
+    alone = torch.cat([module(row[None], torch.float32) for row in numbers])
+    assert torch.allclose(module(numbers, torch.float32), alone, atol=1e-6)
 
 
-@pytest.mark.parametrize("numbers", [torch.zeros(1, 5, dtype=torch.long), torch.full((1, 6), 9), torch.full((1, 6), -1)])
+@pytest.mark.parametrize(
+    "numbers", [torch.zeros(1, 5, dtype=torch.long), torch.full((1, 6), 9), torch.full((1, 6), -1), torch.zeros(1, 6)]
+)
 def test_numbers_that_are_no_symbols_are_refused(numbers):
     with pytest.raises(ValueError, match="got"):
-        encoder()(numbers)
+        encoder()(numbers, torch.float32)

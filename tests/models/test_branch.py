@@ -55,7 +55,8 @@ def test_a_prefix_is_seen_but_not_returned_and_sits_before_the_clip():
     t = torch.full((1, 6), 0.4)
 
     def run(gap: int) -> torch.Tensor:
-        stream = module.begin(x, t, text, prefix=prefix, prefix_gap=gap)
+        turn = module.rotation(module.layout(x, prefix), gap)
+        stream = module.begin(x, t, text, turn=turn, prefix=prefix)
         for block, kv in zip(module.blocks, text, strict=True):
             stream = block.feed_forward(block.attend_text(block.attend_self(stream), kv))
         return module.finish(stream)

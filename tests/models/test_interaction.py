@@ -5,7 +5,7 @@ import torch
 from small import small_conditioning, small_config, small_latents, small_model
 
 from harmony_core.layers.attention import KeysValues
-from harmony_core.models.alignment import adjacency, align
+from harmony_core.models.alignment import align
 from harmony_core.models.branch import Layout, Stream
 from harmony_core.models.interaction import Exchange
 from harmony_core.types import AV, Modality
@@ -64,6 +64,11 @@ def test_frame_wise_attention_is_masked_dense_attention(frames, length, window, 
         expected = dense(link, streams[target], source, exchanges[target], near if target is Modality.VIDEO else near.T)
         assert torch.isfinite(out).all()
         assert (out - expected).abs().max() <= 1e-5
+
+
+def adjacency(nearest: torch.Tensor, frames: int, window: int) -> torch.Tensor:
+    """Which video latent and audio token are adjacent, (T_v, T_a)."""
+    return (torch.arange(frames)[:, None] - nearest[None, :]).abs() <= window
 
 
 def _nearest(config, frames: int, length: int, fps: float) -> torch.Tensor:
