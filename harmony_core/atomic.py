@@ -27,4 +27,5 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise ValueError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it may never have come into being
+            temporary.unlink()

@@ -81,3 +81,11 @@ def test_giving_twice_adds_up():
 def test_what_does_not_fit_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(blank(), small_latents(2))
+
+
+def test_a_batch_is_driven_as_a_whole_or_not_at_all():
+    canvas, latents = blank(), small_latents(2)
+    free = canvas.free.audio.clone()
+    free[0] = False
+    with pytest.raises(ValueError, match="given whole in some clips of the batch and not in others"):
+        Canvas(spec=canvas.spec, given=latents, free=canvas.free.replace(Modality.AUDIO, free))

@@ -38,6 +38,10 @@ def edited(**changes) -> dict[str, str]:
         ({"interaction__kind": "telepathy"}, "interaction.kind is one of .* got 'telepathy'"),
         ({"video__patch": [1, 2]}, "patch"),
         ({"fps": 0}, "fps is a positive number"),
+        ({"fps": float("inf")}, "fps is a number below"),
+        ({"video__rope_theta": float("nan")}, "rope_theta is a number below"),
+        ({"video__dim": 10**30}, "video.dim is a number below"),
+        ({"fps": 10**400}, "fps is a number below"),
         ({"video": None}, "is an object with fields|got null"),
         ({"audio__layers": 3}, "6 and 3 layers"),
     ],
@@ -77,3 +81,24 @@ def test_parts_are_replaced_field_by_field():
 def test_style_tokens_need_style():
     with pytest.raises(ValueError, match=r"they need interaction.style"):
         InteractionConfig(style=False, style_tokens=2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"interaction": {"kind": "telepathy"}}, "interaction.kind is one of .* got 'telepathy'"),
+        ({"interaction": {"positions": "vague"}}, "interaction.positions is one of"),
+        ({"video": {"embedding": "magic"}}, "branch.embedding is one of"),
+        ({"interaction": {"kind": "fused"}, "audio": {"heads": 3, "rope_axes": (64,)}}, "needs heads of one width"),
+        ({"audio": {"text_dim": 32}}, "one caption encoder serves both"),
+        ({"video": {"text_len": 4}}, "do not fit the branches' text_len"),
+    ],
+)
+def test_a_config_built_in_code_is_checked_as_one_from_a_file(changes, message):
+    with pytest.raises(ValueError, match=message):
+        preset("tiny").replace(**changes)
+
+
+def test_endless_json_is_refused():
+    with pytest.raises(ValueError, match="is no JSON"):
+        HarmonyConfig.from_metadata({**preset("tiny").to_metadata(), CONFIG_KEY: "[" * 200_000})

@@ -9,12 +9,18 @@ from small import small_clip, small_conditioning, small_config, small_latents, s
 
 from harmony_core import denoiser as denoiser_module
 from harmony_core.canvas import Canvas
+from harmony_core.conditioning import Conditioning
 from harmony_core.denoiser import Denoiser, Setting
 from harmony_core.drivers import DriverCache, MemoryBudget
 from harmony_core.guidance import Guidance, modality_guidance, sync_guidance, text_guidance
+from harmony_core.models.alignment import align
+from harmony_core.models.branch import Layout, Stream
+from harmony_core.models.harmony import Harmony
+from harmony_core.models.interaction import Exchange
 from harmony_core.models.sound_map import SoundMapRecorder
 from harmony_core.pipeline import Schedule, sample
 from harmony_core.progress import Cancelled
+from harmony_core.runtime import Runtime
 from harmony_core.types import AV, Modality
 
 SHORT = Schedule(steps=3, sampler="euler")
@@ -264,3 +270,105 @@ def test_a_seed_a_clip_and_a_known_sampler(model):
         sample(model, setting(), seeds=[1, 2], schedule=SHORT)
     with pytest.raises(ValueError, match="no sampler"):
         sample(model, setting(), seeds=[1], schedule=Schedule(sampler="magic"))
+
+
+class CastingLayers:
+    """Layers that keep their weights in one dtype and compute in their input's, as ComfyUI's do."""
+
+    @staticmethod
+    def _casting(base):
+        class Casting(base):
+            def forward(self, x):
+                own = {name: p.data for name, p in self.named_parameters(recurse=False)}
+                for p in self.parameters(recurse=False):
+                    p.data = p.data.to(x.dtype)
+                out = super().forward(x)
+                for name, p in self.named_parameters(recurse=False):
+                    p.data = own[name]
+                return out
+
+        return Casting
+
+    def __getattr__(self, name):
+        base = getattr(torch.nn, name)
+        return base if name == "Embedding" else self._casting(base)
+
+
+@pytest.mark.parametrize("stored", [torch.float8_e4m3fn, torch.float32, torch.float16])
+@pytest.mark.parametrize("told", [True, False])
+def test_weights_may_be_stored_in_another_dtype_than_is_computed_in(stored, told):
+    model = Harmony(small_config(), Runtime(layers=CastingLayers()))
+    model.load_state_dict(small_model().state_dict())
+    model.requires_grad_(False).to(stored)
+    conditions = small_conditioning() if told else Conditioning()
+    x, sigma = small_latents(seed=3), AV(0.7, 0.7)
+    out = Denoiser(model, setting(told=conditions), dtype=torch.bfloat16)(x, sigma)
+    exact = Denoiser(small_model(), setting(told=conditions))(x, sigma)
+    for a, b in zip(exact, out, strict=True):
+        assert (a - b).norm() / a.norm() < (0.25 if stored is torch.float8_e4m3fn else 2e-2)
+
+
+def test_a_sound_map_points_at_the_patch_that_sounds():
+    """Attention is made to look for one feature, which one patch of one frame has."""
+    model = small_model(small_config(positions="index", style=False, style_tokens=0))
+    link = model.interaction.layers[0].links(Modality.AUDIO)["main"]
+    for m in (link.attn.q, link.attn.k):
+        torch.nn.init.zeros_(m.weight)
+        torch.nn.init.zeros_(m.bias)
+    mark = torch.randn(48, generator=torch.Generator().manual_seed(4))
+    torch.nn.init.ones_(link.attn.q.bias)
+    link.attn.k.weight.copy_(torch.outer(torch.ones(48), mark))
+    frames, where = 3, 8
+    video = torch.zeros(1, frames * 6, 48)
+    video[:, where] = mark
+    nothing = torch.empty(0)
+    source = Stream(video, Layout(frames, 2, 3), nothing, nothing, nothing, ())
+    target = Stream(torch.randn(1, 12, 48), Layout(12), nothing, nothing, nothing, ())
+    recorder = SoundMapRecorder()
+    recorder.set_size(2, 3)
+    exchange = Exchange(align(model.config, frames, 12, 24.0).audio, recorder)
+    link.write(target, link.read(source, exchange), exchange)
+    assert recorder.maps().flatten().argmax() == where
+
+
+def test_frames_that_hear_nothing_have_an_empty_map():
+    model = small_model(small_config(window=0))
+    spec = small_clip(frames=33, fps=240.0)
+    canvas = Canvas.blank(spec).with_given(Modality.AUDIO, small_latents(spec=spec).audio)
+    recorder = SoundMapRecorder()
+    sample(model, Setting(canvas=canvas, recorder=recorder), seeds=[1], schedule=SHORT)
+    heard = align(model.config, spec.latent_frames, spec.audio_latents, 240.0).video.heard
+    assert not heard.all()
+    assert torch.equal(recorder.maps()[0].amax((1, 2)) > 0, heard)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"skip_layers": (7,)}, "layers to skip are 0 to 1, got"),
+        ({"anchors": small_latents().map(lambda x: x * float("nan"))}, "anchor has values that are not finite"),
+        ({"told": Conditioning(reference=torch.zeros(1, 20, 0))}, "have no length"),
+        ({"told": Conditioning(transcript=torch.zeros(1, 5))}, "symbols are .* int64"),
+    ],
+)
+def test_more_that_does_not_fit(change, message, model):
+    with pytest.raises(ValueError, match=message):
+        sample(model, setting(**change), seeds=[1], schedule=SHORT)
+
+
+def test_a_clip_and_its_conditions_are_of_one_batch_and_a_real_frame_rate(model):
+    context = model.prepare(small_conditioning(2), 2)
+    times = AV(torch.full((1, 1), 0.5), torch.full((1, 1), 0.5))
+    with pytest.raises(ValueError, match="batch of 1, the conditions were prepared for 2"):
+        model(small_latents(1), times, context)
+    for fps in (0, -24, float("nan")):
+        with pytest.raises(ValueError, match="fps is a positive number"):
+            model(small_latents(2), times, context, fps=fps)
+
+
+def test_the_same_seed_draws_the_same_weights_in_every_dtype():
+    exact, rough = (Harmony(small_config(), Runtime(dtype=d)) for d in (torch.float32, torch.bfloat16))
+    exact.initialize(3)
+    rough.initialize(3)
+    for a, b in zip(exact.parameters(), rough.parameters(), strict=True):
+        assert torch.equal(a.bfloat16(), b)

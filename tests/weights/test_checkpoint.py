@@ -1,5 +1,7 @@
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -116,3 +118,58 @@ def test_bad_targets_are_refused(tmp_path, name, keys, message):
     with pytest.raises(ValueError, match=message):
         save_checkpoint(tmp_path / name, small_config(), keys)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_sharded_write_keeps_the_old_shards_and_a_finished_one_removes_them(tmp_path, monkeypatch):
+    old, new, path = small_model(seed=0), small_model(seed=5), tmp_path / "m.safetensors"
+    index = tmp_path / "m.safetensors.index.json"
+
+    def save(model):
+        save_checkpoint(path, model.config, model.state_dict(), shard_bytes=50_000)
+
+    save(old)
+    before = sorted(p.name for p in tmp_path.iterdir())
+    real, calls = checkpoint_module.save_file, []
+
+    def third_fails(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        real(*args, **kwargs)
+
+    monkeypatch.setattr(checkpoint_module, "save_file", third_fails)
+    with pytest.raises(KeyboardInterrupt):
+        save(new)
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+    assert torch.equal(run(load_checkpoint(index).model()).video, run(old).video)
+    monkeypatch.setattr(checkpoint_module, "save_file", real)
+    save(new)
+    assert torch.equal(run(load_checkpoint(index).model()).video, run(new).video)
+    assert len(list(tmp_path.iterdir())) == len(before)
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
+    """The limit on a file's size stands for the full disk; it is set in a process of its own."""
+    script = f"""
+import resource, torch
+from harmony_core.config import preset
+from harmony_core.weights.checkpoint import save_checkpoint
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    save_checkpoint({str(tmp_path / "m.safetensors")!r}, preset("tiny"), {{"null.video": torch.zeros(100_000)}})
+except ValueError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "cannot write" in done.stdout, done
+    assert not list(tmp_path.iterdir())
+
+
+def test_tensors_that_share_memory_are_saved_apart(tmp_path):
+    path, whole = tmp_path / "m.safetensors", torch.arange(6.0)
+    save_checkpoint(path, small_config(), {"null.video": whole[:3], "null.audio": whole[:3], "speech.x": whole})
+    assert {k: v.tolist() for k, v in load_checkpoint(path).tensors.items()} == {
+        "null.video": [0, 1, 2],
+        "null.audio": [0, 1, 2],
+        "speech.x": [0, 1, 2, 3, 4, 5],
+    }

@@ -1,5 +1,6 @@
 import json
 import pickle
+import random
 
 import pytest
 import torch
@@ -111,3 +112,35 @@ def test_every_key_must_fit_and_the_first_ten_misfits_are_named():
     assert "x09 and 3 more" in text
     assert "a.weight (2, 3) instead of (3, 2)" in text
     assert torch.equal(module.a.weight, TENSORS["a.weight"])
+
+
+def test_a_pickle_that_holds_itself_ends(tmp_path):
+    endless = {}
+    endless["model"] = endless
+    torch.save(endless, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match="no flat table of tensors"):
+        read_tensors(tmp_path / "w.pt")
+
+
+def test_damaged_pickles_never_get_past_the_border(tmp_path):
+    torch.save(TENSORS, tmp_path / "w.pt")
+    whole, path = (tmp_path / "w.pt").read_bytes(), tmp_path / "damaged.pt"
+    rng = random.Random(0)
+    refused = []
+    for _ in range(200):
+        damaged = bytearray(whole)
+        for _ in range(3):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            read_tensors(path)
+        except ValueError as error:
+            refused.append(str(error))
+    assert len(refused) > 50
+    assert all("damaged.pt" in message for message in refused)
+
+
+def test_whole_numbers_are_no_weights():
+    module = torch.nn.Linear(2, 3)
+    with pytest.raises(ValueError, match="1 of whole numbers: bias"):
+        load_into(module, {"weight": torch.zeros(3, 2), "bias": torch.zeros(3, dtype=torch.int32)}, what="the module")
