@@ -128,7 +128,7 @@ class Bench:
             sample(self.model, self.setting(cached=cached, driver=Modality.VIDEO), seeds=[0], schedule=schedule)
 
         return interleaved(
-            {"cached": lambda: run(True), "uncached": lambda: run(False)}, rounds=self.what.rounds, device=self.device
+            {"cached": lambda: run(True), "uncached": lambda: run(False)}, rounds=1, device=self.device, warm=False
         )
 
     def cache_error(self) -> float:
@@ -170,7 +170,9 @@ class Bench:
             ValueError: diffusers is not installed.
         """
         config = self.what.config.video
-        other = _diffusers_wan(config).to(self.device, self.dtype)
+        other = _diffusers_wan(config).to(self.device)
+        if self.dtype != torch.float32:
+            other = other.to(self.dtype)
         x, t = self.noise.video.to(self.dtype), torch.tensor([0.5], device=self.device)
         text = torch.randn(1, config.text_len, config.text_dim, device=self.device, dtype=self.dtype)
         with torch.no_grad():
@@ -208,6 +210,7 @@ def measure(name: str, *, device: str = "cpu") -> dict[str, float]:
         "driver_cache_max_abs_error": bench.cache_error(),
         "video_tokens": bench.what.spec.video_tokens,
         "audio_tokens": bench.what.spec.audio_latents,
+        "threads": torch.get_num_threads(),
     }
     if place.type == "cuda":
         figures |= _absolute(bench, steps["joint"])

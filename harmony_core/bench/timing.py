@@ -9,15 +9,18 @@ from collections.abc import Callable, Mapping
 import torch
 
 
-def interleaved(tasks: Mapping[str, Callable[[], object]], *, rounds: int, device: torch.device) -> dict[str, float]:
+def interleaved(
+    tasks: Mapping[str, Callable[[], object]], *, rounds: int, device: torch.device, warm: bool = True
+) -> dict[str, float]:
     """Median seconds of each task.
 
     Args:
-        tasks: by name; all are run once first, uncounted.
+        tasks: by name.
         rounds: how often all are run, in turn.
         device: waited for before the clock is read.
+        warm: whether all are run once first, uncounted; long tasks need it less.
     """
-    for task in tasks.values():
+    for task in tasks.values() if warm else ():
         task()
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for _ in range(rounds):

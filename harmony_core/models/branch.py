@@ -172,7 +172,8 @@ class Branch(nn.Module):
 
     def embed(self, latent: Tensor) -> Tensor:
         """Latents (B, channels, *axes) to tokens (B, L, C)."""
-        return self.patch_embedding(latent).flatten(2).transpose(1, 2)
+        # Contiguous once: every later residual would inherit the transposed layout, and every norm copy it.
+        return self.patch_embedding(latent).flatten(2).transpose(1, 2).contiguous()
 
     def begin(
         self,
