@@ -1,7 +1,8 @@
 """Harmony checkpoints: one safetensors file, or shards with an index, that says in its metadata what it is.
 
 Keys begin with the part they belong to: ``video.``, ``audio.``, ``interaction.``, ``speech.``, ``caption.`` and ``null.`` are
-the model; ``video_vae.``, ``audio_vae.`` and ``vocoder.`` are codecs that an all-in-one file carries along.
+the model; ``video_vae.``, ``audio_vae.`` and ``vocoder.`` are codecs that an all-in-one file carries along, with their configs
+beside the model's in the metadata.
 """
 
 from __future__ import annotations
@@ -9,22 +10,62 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..atomic import replacing
+from ..codecs.audio import AudioCodec, AudioCodecConfig
+from ..codecs.video_vae import VideoVAE, VideoVAEConfig
 from ..config import HarmonyConfig
 from ..models.harmony import Harmony
+from ..records import from_record, to_record
 from ..runtime import Runtime
 from .files import load_into, read_tensors, shard_names
 
 MODEL_PARTS = ("video.", "audio.", "interaction.", "speech.", "caption.", "null.")
-CODEC_PARTS = ("video_vae.", "audio_vae.", "vocoder.")
+AUDIO_CODEC_PARTS = ("audio_vae.", "vocoder.")
+VIDEO_VAE_PART = "video_vae."
+CODEC_PARTS = (VIDEO_VAE_PART, *AUDIO_CODEC_PARTS)
+VIDEO_VAE_KEY = "harmony.video_vae"
+AUDIO_CODEC_KEY = "harmony.audio_codec"
+
+T = TypeVar("T")
+M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecConfigs:
+    """The configs of the codecs in a file.
+
+    Attributes:
+        video: of the video codec; None where the file has none.
+        audio: of the audio codec; None where the file has none.
+    """
+
+    video: VideoVAEConfig | None = None
+    audio: AudioCodecConfig | None = None
+
+    def to_metadata(self) -> dict[str, str]:
+        """As the metadata of a safetensors file."""
+        given = {VIDEO_VAE_KEY: self.video, AUDIO_CODEC_KEY: self.audio}
+        return {key: json.dumps(to_record(config), sort_keys=True) for key, config in given.items() if config is not None}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> CodecConfigs:
+        """From the metadata of a safetensors file.
+
+        Raises:
+            ValueError: a config has an unknown, missing or wrong field, or is no JSON.
+        """
+        return cls(
+            video=_codec_config(VideoVAEConfig, metadata, VIDEO_VAE_KEY),
+            audio=_codec_config(AudioCodecConfig, metadata, AUDIO_CODEC_KEY),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +74,15 @@ class Checkpoint:
 
     Attributes:
         config: of the model.
+        codecs: configs of the codecs it carries.
         tensors: all of them, by key.
-        metadata: the file's, without the config.
+        metadata: the file's, without the configs.
     """
 
     config: HarmonyConfig
+    codecs: CodecConfigs
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str]
-
-    def part(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors of one part, without its prefix."""
-        return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
 
     def model(self, runtime: Runtime | None = None) -> Harmony:
         """Build the model with these weights.
@@ -55,30 +94,49 @@ class Checkpoint:
             ValueError: weights are missing, left over or of another shape; they are named.
         """
         runtime = runtime or Runtime()
-        weights = {key: value for key, value in self.tensors.items() if key.startswith(MODEL_PARTS)}
-        strays = [key for key in self.tensors if not key.startswith(MODEL_PARTS + CODEC_PARTS)]
-        if strays:
-            weights |= {key: self.tensors[key] for key in strays}
-        with torch.device("meta"):
-            model = Harmony(self.config, Runtime(layers=runtime.layers, attention=runtime.attention, device="meta"))
-        load_into(model, {key: value.to(runtime.device, runtime.dtype) for key, value in weights.items()}, what="this model")
-        return model.requires_grad_(False).eval()
+        # What belongs to no part at all is left over too, and named.
+        weights = {key: value for key, value in self.tensors.items() if not key.startswith(CODEC_PARTS)}
+        return _filled(Harmony(self.config, _on_meta(runtime)), weights, runtime, "this model")
+
+    def video_vae(self, runtime: Runtime | None = None) -> VideoVAE:
+        """Build the video codec; see :meth:`model`.
+
+        Raises:
+            ValueError: the file has none, or its weights do not fit its config.
+        """
+        if self.codecs.video is None:
+            raise ValueError("this checkpoint has no video codec in it; give the file of a Wan2.2 video VAE")
+        runtime = runtime or Runtime()
+        part = {k.removeprefix(VIDEO_VAE_PART): v for k, v in self.tensors.items() if k.startswith(VIDEO_VAE_PART)}
+        return _filled(VideoVAE(self.codecs.video, _on_meta(runtime)), part, runtime, "this video codec")
+
+    def audio_codec(self, runtime: Runtime | None = None) -> AudioCodec:
+        """Build the audio codec; see :meth:`model`.
+
+        Raises:
+            ValueError: the file has none, or its weights do not fit its config.
+        """
+        if self.codecs.audio is None:
+            raise ValueError("this checkpoint has no audio codec in it; give the files of MMAudio's VAE and vocoder")
+        runtime = runtime or Runtime()
+        part = {k: v for k, v in self.tensors.items() if k.startswith(AUDIO_CODEC_PARTS)}
+        return _filled(AudioCodec(self.codecs.audio, _on_meta(runtime)), part, runtime, "this audio codec")
 
 
 def load_checkpoint(path: str | Path, *, device: str = "cpu") -> Checkpoint:
     """Read a Harmony checkpoint.
 
     Raises:
-        ValueError: the file is missing, broken, no Harmony checkpoint, of another version, or its config has unknown fields.
+        ValueError: the file is missing, broken, no Harmony checkpoint, of another version, or a config has unknown fields.
     """
     tensors, metadata = read_tensors(path, device=device)
     try:
-        config = HarmonyConfig.from_metadata(metadata)
+        config, codecs = HarmonyConfig.from_metadata(metadata), CodecConfigs.from_metadata(metadata)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return Checkpoint(
-        config=config, tensors=tensors, metadata={k: v for k, v in metadata.items() if k not in config.to_metadata()}
-    )
+    own = {**config.to_metadata(), **codecs.to_metadata()}
+    rest = {key: value for key, value in metadata.items() if key not in own}
+    return Checkpoint(config=config, codecs=codecs, tensors=tensors, metadata=rest)
 
 
 def save_checkpoint(
@@ -86,6 +144,7 @@ def save_checkpoint(
     config: HarmonyConfig,
     tensors: Mapping[str, Tensor],
     *,
+    codecs: CodecConfigs | None = None,
     metadata: Mapping[str, str] | None = None,
     shard_bytes: int | None = None,
 ) -> None:
@@ -96,6 +155,7 @@ def save_checkpoint(
             of its shards are made.
         config: of the model.
         tensors: by key, of the model and perhaps codecs.
+        codecs: configs of the codecs among the tensors.
         metadata: more of it, such as ``modelspec.*``.
         shard_bytes: largest size of a shard; None writes one file.
 
@@ -108,7 +168,7 @@ def save_checkpoint(
     unknown = [key for key in tensors if not key.startswith(MODEL_PARTS + CODEC_PARTS)]
     if unknown:
         raise ValueError(f"keys of no known part: {', '.join(unknown[:10])}")
-    meta = {**(metadata or {}), **config.to_metadata()}
+    meta = {**(metadata or {}), **config.to_metadata(), **(codecs or CodecConfigs()).to_metadata()}
     plain = _unshared(tensors)
     if shard_bytes is None:
         _write(path, plain, meta)
@@ -116,6 +176,28 @@ def save_checkpoint(
     if shard_bytes < 1:
         raise ValueError(f"a shard holds at least a byte, got {shard_bytes}")
     _write_shards(path, plain, meta, shard_bytes)
+
+
+def _codec_config(cls: type[T], metadata: Mapping[str, str], key: str) -> T | None:
+    if key not in metadata:
+        return None
+    try:
+        record = json.loads(metadata[key])
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{key} in the metadata is no JSON: {error}") from error
+    return from_record(cls, record, key)
+
+
+def _on_meta(runtime: Runtime) -> Runtime:
+    return replace(runtime, device="meta", dtype=None)
+
+
+def _filled(module: M, weights: Mapping[str, Tensor], runtime: Runtime, what: str) -> M:
+    """Put weights into a module on the meta device; buffers, which are statistics, keep their own precision."""
+    load_into(module, weights, what=what)
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(runtime.device, runtime.dtype)
+    return module.to(runtime.device).requires_grad_(False).eval()
 
 
 def _write_shards(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], shard_bytes: int) -> None:

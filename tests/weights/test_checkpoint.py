@@ -2,6 +2,7 @@ import os
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from small import small_conditioning, small_config, small_latents, small_model
 
+from harmony_core.codecs.audio import PRESETS as AUDIO_PRESETS
+from harmony_core.codecs.audio import AudioCodec
+from harmony_core.codecs.video_vae import PRESETS as VIDEO_PRESETS
+from harmony_core.codecs.video_vae import VideoVAE
 from harmony_core.config import FORMAT_KEY
 from harmony_core.runtime import Runtime
 from harmony_core.types import AV
 from harmony_core.weights import checkpoint as checkpoint_module
-from harmony_core.weights.checkpoint import load_checkpoint, save_checkpoint
+from harmony_core.weights.checkpoint import CodecConfigs, load_checkpoint, save_checkpoint
 
 
 def run(model) -> AV[torch.Tensor]:
@@ -38,12 +43,44 @@ def test_a_saved_model_is_the_same_model(tmp_path, shard_bytes):
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
-def test_codecs_travel_along_and_come_back_as_parts(tmp_path):
-    model, path = small_model(), tmp_path / "m.safetensors"
-    save_checkpoint(path, model.config, {**model.state_dict(), "video_vae.x": torch.ones(2)})
-    loaded = load_checkpoint(path)
-    assert torch.equal(loaded.part("video_vae.")["x"], torch.ones(2))
+def all_in_one(path):
+    torch.manual_seed(0)
+    model = small_model()
+    video, audio = VideoVAE(VIDEO_PRESETS["tiny"]), AudioCodec(AUDIO_PRESETS["tiny"])
+    audio.audio_vae.set_latent_statistics(torch.randn(20), torch.rand(20) + 0.5)
+    codecs = CodecConfigs(video=replace(video.config, mean=(0.25,) * 48), audio=audio.config)
+    tensors = {**model.state_dict(), **{f"video_vae.{k}": v for k, v in video.state_dict().items()}, **audio.state_dict()}
+    save_checkpoint(path, model.config, tensors, codecs=codecs)
+    return VideoVAE(codecs.video), video, audio
+
+
+def test_codecs_travel_along_with_their_statistics(tmp_path):
+    same_config, video, audio = all_in_one(tmp_path / "m.safetensors")
+    same_config.load_state_dict(video.state_dict())
+    loaded = load_checkpoint(tmp_path / "m.safetensors")
     loaded.model()
+    frames, latents = torch.rand(1, 3, 5, 32, 32) * 2 - 1, torch.randn(1, 20, 4)
+    with torch.no_grad():
+        assert torch.equal(loaded.video_vae().encode(frames), same_config.encode(frames))
+        assert torch.equal(loaded.audio_codec().decode(latents).waveform, audio.decode(latents).waveform)
+    rough = loaded.audio_codec(Runtime(dtype=torch.bfloat16))
+    assert {p.dtype for p in rough.parameters()} == {torch.bfloat16}
+    assert {b.dtype for b in rough.buffers()} == {torch.float32}
+
+
+def test_a_checkpoint_without_codecs_says_so(tmp_path):
+    path = tmp_path / "m.safetensors"
+    save_checkpoint(path, small_model().config, small_model().state_dict())
+    with pytest.raises(ValueError, match="no video codec in it; give"):
+        load_checkpoint(path).video_vae()
+    with pytest.raises(ValueError, match="no audio codec in it; give"):
+        load_checkpoint(path).audio_codec()
+
+
+def test_a_codec_config_with_an_unknown_field_is_refused(tmp_path):
+    path = tampered(tmp_path, lambda t, m: m.update({"harmony.video_vae": '{"colour": 1}'}))
+    with pytest.raises(ValueError, match=r"m.safetensors: harmony.video_vae has unknown field.* colour"):
+        load_checkpoint(path)
 
 
 def test_weights_are_cast_on_loading(tmp_path):
