@@ -1,17 +1,42 @@
-"""From a setting to finished latents, standalone."""
+"""From words, a voice, pictures or sound to a clip, standalone.
+
+:func:`sample` is the model's part, from a setting to finished latents; :func:`generate` is the whole path, codecs included.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from .canvas import Canvas
+from .codecs.audio import AudioCodec, resample
+from .codecs.video_vae import VideoVAE
+from .conditioning import Conditioning
 from .denoiser import Denoiser, Setting
+from .drivers import MemoryBudget
+from .encoders.symbols import to_symbols
 from .flow import adjust_times, draw_noise, shifted_schedule
+from .geometry import ClipSpec
+from .guidance import Guidance
+from .media import to_mono
 from .models.harmony import Harmony
+from .models.sound_map import SoundMapRecorder
+from .progress import Progress
+from .runtime import Runtime
 from .sampling import OnStep, sampler
-from .types import AV
+from .types import AV, Audio, Modality, Video
+from .weights.checkpoint import load_checkpoint
+
+SHORTEST_VOICE = 0.3
+"""Seconds a reference voice needs to be one."""
+SILENT = 1e-4
+"""Root mean square below which a reference is silent; -80 dB."""
+MOST_CLIPPED = 0.02
+"""Share of samples at full scale from which a reference is clipped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,3 +103,260 @@ def sample(
     finally:
         denoiser.close()
     return Sampled(latents=canvas.compose(end.map(lambda x: x.to(home))), passes=tuple(passes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One clip to make.
+
+    Attributes:
+        spec: its shape.
+        video_caption: what is to be seen; empty for nothing in particular.
+        audio_caption: what is to be heard, speech aside.
+        transcript: what is said; empty for no speech.
+        voice: a voice, or a sound, to be like.
+        image: the first picture, (1, 3, 1, H, W) in [-1, 1], of the clip's size.
+        drive: sound to make pictures for, or pictures to make sound for, at least as long as the clip.
+        negative: captions for text guidance to go away from, video and audio; empty for nothing.
+
+    Raises:
+        ValueError: the parts do not fit each other or the clip, or the voice is none.
+    """
+
+    spec: ClipSpec
+    video_caption: str = ""
+    audio_caption: str = ""
+    transcript: str = ""
+    voice: Audio | None = None
+    image: Tensor | None = None
+    drive: Video | Audio | None = None
+    negative: AV[str] = field(default_factory=lambda: AV("", ""))
+
+    def __post_init__(self) -> None:
+        size = (self.spec.height, self.spec.width)
+        if self.image is not None and tuple(self.image.shape) != (1, 3, 1, *size):
+            raise ValueError(f"a first picture of this clip is {(1, 3, 1, *size)}, got {tuple(self.image.shape)}")
+        if self.image is not None and isinstance(self.drive, Video):
+            raise ValueError("the pictures are given as a whole: leave the first picture out")
+        if self.voice is not None:
+            check_voice(self.voice)
+        if isinstance(self.drive, Video):
+            self._check_pictures(self.drive, size)
+        if isinstance(self.drive, Audio) and self.drive.seconds < self.spec.seconds - 0.5 / self.spec.fps:
+            raise ValueError(
+                f"the sound lasts {self.drive.seconds:.2f} s, the clip {self.spec.seconds:.2f} s; make the clip shorter"
+            )
+
+    def _check_pictures(self, video: Video, size: tuple[int, int]) -> None:
+        if tuple(video.frames.shape[3:]) != size or abs(video.fps - self.spec.fps) > 1e-3:
+            given = f"{video.frames.shape[3]} x {video.frames.shape[4]} at {video.fps:g} fps"
+            raise ValueError(f"pictures of this clip are {size[0]} x {size[1]} at {self.spec.fps:g} fps, got {given}")
+        if video.frames.shape[2] < self.spec.frames:
+            raise ValueError(f"there are {video.frames.shape[2]} pictures, the clip has {self.spec.frames}; make it shorter")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A finished clip.
+
+    Attributes:
+        video: its pictures; those given, untouched, where they drove.
+        audio: its sound, exactly as long; the sound given, with its own rate and channels, where it drove.
+        latents: before decoding.
+        passes: how often each branch was run, evaluation by evaluation.
+    """
+
+    video: Video
+    audio: Audio
+    latents: AV[Tensor]
+    passes: tuple[AV[int], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """A model with its codecs."""
+
+    model: Harmony
+    video_vae: VideoVAE
+    audio_codec: AudioCodec
+
+    @classmethod
+    def load(cls, path: str | Path, *, runtime: Runtime | None = None) -> Pipeline:
+        """Read an all-in-one checkpoint.
+
+        Args:
+            path: a Harmony checkpoint that carries its codecs.
+            runtime: device and dtype of the model; the codecs are computed in float32.
+
+        Raises:
+            ValueError: the file is missing, broken, no Harmony checkpoint, or has no codecs.
+        """
+        runtime = runtime or Runtime()
+        exact = Runtime(device=runtime.device, dtype=torch.float32)
+        checkpoint = load_checkpoint(path)
+        return cls(
+            model=checkpoint.model(runtime),
+            video_vae=checkpoint.video_vae(exact),
+            audio_codec=checkpoint.audio_codec(exact),
+        )
+
+    def anchors(self, spec: ClipSpec, picture: Tensor | None = None) -> AV[Tensor]:
+        """SyncCFG's drivers: a picture held for the whole clip, and silence.
+
+        Both go through their codec: the first latent of a causal codec differs from later ones, and silence is not zeros.
+
+        Args:
+            spec: of the clip.
+            picture: (1, 3, 1, H, W) in [-1, 1]; an even grey where not given.
+        """
+        picture = torch.zeros(1, 3, 1, spec.height, spec.width) if picture is None else picture
+        still = self.video_vae.encode(picture.expand(-1, -1, spec.frames, -1, -1))
+        silence = self.audio_codec.encode(Audio(torch.zeros(1, 1, spec.samples), spec.grid.sample_rate))
+        return AV(still.float(), silence.float())
+
+    def conditioning(self, request: Request, batch: int) -> Conditioning:
+        """What the model is told.
+
+        Raises:
+            ValueError: a text is too long, has a symbol the model does not know, or the model takes none.
+        """
+        transcript = None
+        if request.transcript.strip():
+            if self.model.speech is None:
+                raise ValueError("this checkpoint has no transcript encoder; leave the transcript out")
+            transcript = to_symbols([request.transcript] * batch, self.model.speech.config)
+        reference = None
+        if request.voice is not None:
+            reference = self.audio_codec.encode(request.voice).float().expand(batch, -1, -1)
+        captions = AV(request.video_caption, request.audio_caption)
+        return Conditioning(
+            video_caption=self.encode_caption(captions.video, batch),
+            audio_caption=self.encode_caption(captions.audio, batch),
+            transcript=transcript,
+            reference=reference,
+        )
+
+    def canvas(self, request: Request, batch: int) -> Canvas:
+        """What is given and what is generated."""
+        canvas, spec = Canvas.blank(request.spec, batch=batch), request.spec
+        if isinstance(request.drive, Audio):
+            heard = resample(to_mono(as_long_as(request.drive, spec)), spec.grid.sample_rate).waveform
+            heard = torch.nn.functional.pad(heard, (0, spec.samples - heard.shape[-1]))  # a sample, where rates do not divide
+            latents = self.audio_codec.encode(Audio(heard, spec.grid.sample_rate))
+            canvas = canvas.with_given(Modality.AUDIO, latents.float())
+        if isinstance(request.drive, Video):
+            canvas = canvas.with_given(Modality.VIDEO, self.video_vae.encode(request.drive.frames[:, :, : spec.frames]).float())
+        if request.image is not None:
+            canvas = canvas.with_first_frame(self.video_vae.encode(request.image).float())
+        return canvas
+
+    def encode_caption(self, text: str, batch: int) -> Tensor | None:
+        """Caption tokens (B, n, text_dim), the same for a whole batch; None for an empty caption.
+
+        Raises:
+            ValueError: the caption is too long, or the model has no caption encoder of its own.
+        """
+        if not text.strip():
+            return None
+        if self.model.caption is None:
+            raise ValueError("this checkpoint has no caption encoder of its own; encode captions with umT5")
+        numbers = to_symbols([text], self.model.caption.config).to(next(self.model.parameters()).device)
+        return self.model.encode_captions(numbers, next(self.model.parameters()).dtype).float().expand(batch, -1, -1)
+
+
+@torch.no_grad()
+def generate(
+    pipeline: Pipeline,
+    request: Request,
+    *,
+    seeds: Sequence[int],
+    guidance: Guidance | None = None,
+    schedule: Schedule | None = None,
+    budget: MemoryBudget | None = None,
+    recorder: SoundMapRecorder | None = None,
+    on_step: OnStep | None = None,
+    on_decode: Progress | None = None,
+) -> Clip:
+    """Make clips.
+
+    Args:
+        pipeline: a model with its codecs.
+        request: what to make.
+        seeds: one a clip.
+        guidance: none by default.
+        schedule: steps and sampler.
+        budget: memory for drivers.
+        recorder: collects sound-source maps.
+        on_step: called every sampling step; it cancels by raising.
+        on_decode: called after every piece of the pictures' decoding; it cancels by raising.
+
+    Returns:
+        A batch of clips, picture and sound of one length.
+
+    Raises:
+        ValueError: the request does not fit the model or itself.
+    """
+    spec, batch = request.spec, len(seeds)
+    if spec.grid != pipeline.model.config.grid:
+        raise ValueError(f"the clip is made for {spec.grid}, the checkpoint for {pipeline.model.config.grid}")
+    guidance = guidance or Guidance()
+    anchors = None
+    if any(one.anchor.company == "mute" for one in guidance.guides):
+        first = request.drive.frames[:, :, :1] if isinstance(request.drive, Video) else request.image
+        anchors = pipeline.anchors(spec, first)
+    negative = request.negative.map(lambda text: pipeline.encode_caption(text, batch))
+    setting = Setting(
+        canvas=pipeline.canvas(request, batch),
+        told=pipeline.conditioning(request, batch),
+        untold=Conditioning(video_caption=negative.video, audio_caption=negative.audio),
+        guidance=guidance,
+        anchors=anchors,
+        budget=budget,
+        recorder=recorder,
+    )
+    done = sample(pipeline.model, setting, seeds=seeds, schedule=schedule, on_step=on_step)
+    return Clip(
+        video=_pictures(pipeline, request, done.latents.video, on_decode),
+        audio=_sound(pipeline, request, done.latents.audio),
+        latents=done.latents,
+        passes=done.passes,
+    )
+
+
+def as_long_as(audio: Audio, spec: ClipSpec) -> Audio:
+    """The beginning of some sound, exactly as long as a clip, to the sample; silence where it is a little short."""
+    samples = round(spec.seconds * audio.sample_rate)
+    wave = audio.waveform[..., :samples]
+    return Audio(torch.nn.functional.pad(wave, (0, samples - wave.shape[-1])), audio.sample_rate)
+
+
+def check_voice(voice: Audio) -> None:
+    """Refuse a reference nobody could take a voice from.
+
+    Raises:
+        ValueError: it is shorter than 0.3 s, silent, clipped or not finite.
+    """
+    wave = voice.waveform
+    if voice.seconds < SHORTEST_VOICE:
+        raise ValueError(f"a reference voice lasts at least {SHORTEST_VOICE} s, got {voice.seconds:.2f} s")
+    if not torch.isfinite(wave).all():
+        raise ValueError("the reference voice holds samples that are not finite")
+    if wave.float().square().mean().sqrt() < SILENT:
+        raise ValueError("the reference voice is silent; give another part of it")
+    clipped = (wave.abs() >= 1 - 1 / 32768).float().mean().item()
+    if clipped > MOST_CLIPPED:
+        raise ValueError(f"{clipped:.0%} of the reference voice is clipped; give it quieter, or another take")
+
+
+def _pictures(pipeline: Pipeline, request: Request, latents: Tensor, progress: Progress | None) -> Video:
+    if isinstance(request.drive, Video):
+        frames = request.drive.frames[:, :, : request.spec.frames]
+        return Video(frames.expand(latents.shape[0], -1, -1, -1, -1), request.spec.fps)
+    return Video(pipeline.video_vae.decode(latents, progress=progress).float(), request.spec.fps)
+
+
+def _sound(pipeline: Pipeline, request: Request, latents: Tensor) -> Audio:
+    if isinstance(request.drive, Audio):
+        sound = as_long_as(request.drive, request.spec)
+        return Audio(sound.waveform.expand(latents.shape[0], -1, -1), sound.sample_rate)
+    return pipeline.audio_codec.decode(latents, samples=request.spec.samples)
