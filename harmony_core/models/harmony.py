@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..conditioning import Conditioning
 from ..config import HarmonyConfig
@@ -132,6 +133,8 @@ class Harmony(nn.Module):
         super().__init__()
         runtime = runtime or Runtime()
         self.config = config
+        self.gradient_checkpointing = False
+        """Training: hold what is between layers and compute each layer again for its gradient."""
         self.video = Branch(config.video, runtime)
         self.audio = Branch(config.audio, runtime)
         self.interaction = Interactions(config, runtime)
@@ -373,7 +376,11 @@ class Harmony(nn.Module):
 
     def _run(self, streams: Streams, work: _Pass) -> Streams:
         for index in range(self.config.video.layers):
-            if index not in work.skip_layers:
+            if index in work.skip_layers:
+                continue
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                streams = checkpoint(self._layer, index, streams, work, use_reentrant=False)
+            else:
                 streams = self._layer(index, streams, work)
         return streams
 

@@ -1,0 +1,123 @@
+"""A data set encoded once: latents in shards, so that training never runs a codec."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..codecs.audio import AudioCodec
+from ..codecs.video_vae import VideoVAE
+from ..progress import Progress
+from ..types import AV, Audio
+from .data import Clip, Source
+from .store import Store, writing
+
+log = logging.getLogger(__name__)
+
+STORED = torch.float16  # latents have unit variance: 11 bits of them are far below the codecs' own error
+
+
+class LatentCache(Store):
+    """Latents of a data set, as :func:`build_cache` wrote them."""
+
+    def __init__(self, folder: str | Path) -> None:
+        super().__init__(folder, kind="latents")
+        self._speakers: dict[str, list[int]] = {}
+        for index, entry in enumerate(self.entries):
+            if entry.speaker is not None and not entry.null:
+                self._speakers.setdefault(entry.speaker, []).append(index)
+
+    def latents(self, clips: Sequence[int]) -> AV[Tensor]:
+        """Latents of some clips, float32: (B, C, F, h, w) and (B, C, L)."""
+        return AV(self.rows(clips, "video").float(), self.rows(clips, "audio").float())
+
+    def reference(self, clip: int, pick: int) -> Tensor:
+        """Audio latents to be like, (C, n) float32, for a clip.
+
+        Its own reference recording where it has one; else another clip of its speaker, the ``pick``-th counted round and
+        round; else its own sound.
+        """
+        own = self.loose(clip, "reference")
+        if own is not None:
+            return own.float()
+        speaker = self.entries[clip].speaker
+        others = [i for i in self._speakers.get(speaker, []) if i != clip] if speaker is not None else []
+        return self.row(others[pick % len(others)] if others else clip, "audio").float()
+
+
+def fingerprint(*modules: nn.Module) -> str:
+    """A short name for the exact weights and statistics of codecs."""
+    digest = hashlib.sha256()
+    for module in modules:
+        digest.update(repr(getattr(module, "config", None)).encode())
+        for key, value in sorted(module.state_dict().items()):
+            digest.update(key.encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def build_cache(
+    source: Source,
+    folder: str | Path,
+    video_codec: VideoVAE,
+    audio_codec: AudioCodec,
+    *,
+    null_pairs: float = 0.0,
+    shard_clips: int = 256,
+    progress: Progress | None = None,
+) -> LatentCache:
+    """Encode a data set.
+
+    Args:
+        source: the clips.
+        folder: to make.
+        video_codec: for the pictures; latents are the posterior's mean.
+        audio_codec: for the sound and the references.
+        null_pairs: how many stills with silence are added for each clip; they are first frames of clips, held, their captions
+            kept, their transcript left out.
+        shard_clips: clips a shard holds.
+        progress: called after each clip.
+
+    Raises:
+        ValueError: the folder is there already or cannot be written, or a clip cannot be read.
+    """
+    folder, spec = Path(folder), source.spec
+    entries = list(source.entries)
+    nulls = round(null_pairs * len(entries))
+    # Evenly over the data set, so that every kind of clip has its stills.
+    stills = [int(n * len(entries) / nulls) for n in range(nulls)]
+    total = len(entries) + nulls
+    with writing(
+        folder, kind="latents", spec=spec, made_with=fingerprint(video_codec, audio_codec), shard_clips=shard_clips
+    ) as writer:
+        for done, index in enumerate([*range(len(entries)), *stills]):
+            clip, entry = source.clip(index), entries[index]
+            if done >= len(entries):
+                clip = Clip(clip.frames[:, :1].expand_as(clip.frames).contiguous(), torch.zeros_like(clip.wave))
+                entry = dataclasses.replace(entry, transcript="", reference=None, null=True)
+            row, loose = _encode(clip, video_codec, audio_codec, spec.grid.sample_rate)
+            bad = [name for name, value in row.items() if not value.isfinite().all()]
+            if bad:
+                raise ValueError(f"the {bad[0]} latents of clip {entry.file} are not finite; look at the codec")
+            writer.add(entry, row, loose)
+            if progress is not None:
+                progress(done + 1, total)
+    return LatentCache(folder)
+
+
+@torch.no_grad()
+def _encode(
+    clip: Clip, video_codec: VideoVAE, audio_codec: AudioCodec, rate: int
+) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+    def sound(wave: Tensor) -> Tensor:
+        return audio_codec.encode(Audio(wave[None, None], rate))[0].to("cpu", STORED)
+
+    device = next(video_codec.parameters()).device
+    row = {"video": video_codec.encode(clip.frames[None], device=device)[0].to("cpu", STORED), "audio": sound(clip.wave)}
+    return row, {} if clip.reference is None else {"reference": sound(clip.reference)}

@@ -1,0 +1,443 @@
+"""What a training run is: one YAML file, read strictly; every knob is here and nowhere else.
+
+A file says ``kind: model``, ``codecs-video`` or ``codecs-audio`` and has the fields of :class:`ModelRun`,
+:class:`VideoCodecRun` or :class:`AudioCodecRun`. The network (``model`` or ``codec``) is a preset by name, with any of its
+fields changed:
+
+    model: {preset: tiny, video: {dim: 128}, audio: {dim: 128}}
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml  # type: ignore[import-untyped]
+
+from ..codecs.audio import PRESETS as AUDIO_PRESETS
+from ..codecs.audio import AudioCodecConfig
+from ..codecs.video_vae import PRESETS as VIDEO_PRESETS
+from ..codecs.video_vae import VideoVAEConfig
+from ..config import PRESETS as MODEL_PRESETS
+from ..config import HarmonyConfig
+from ..geometry import ClipSpec
+from ..records import check_fields, from_record, to_record
+
+Mode = Literal["synergy", "mixed", "joint"]
+Reference = Literal["none", "same_clip", "same_speaker"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the clips are.
+
+    Attributes:
+        folder: of videos with a ``manifest.jsonl``, or of packed clips.
+        cache: folder for what is made of them once (latents for a model, packed clips for a codec); made if it is not there.
+        frames: of a clip, 1 + 4 k.
+        height: pixels.
+        width: pixels.
+        fps: pictures per second.
+        null_pairs: of the cached clips, how many for each of the data set's own are stills with silence made from its first
+            frames; 0 where the data set has its own.
+        shard_clips: clips a shard holds.
+    """
+
+    folder: str
+    cache: str
+    frames: int = 49
+    height: int = 64
+    width: int = 64
+    fps: float = 24.0
+    null_pairs: float = 0.0
+    shard_clips: int = 256
+
+    def __post_init__(self) -> None:
+        check_fields(self, "data")
+        _between(self.null_pairs, 0, 1, "data.null_pairs")
+        _at_least(self.shard_clips, 1, "data.shard_clips")
+
+    def spec(self, like: HarmonyConfig | None = None) -> ClipSpec:
+        """The shape of the clips."""
+        changes = {"grid": like.grid} if like else {"grid": MODEL_PRESETS["tiny"].grid}
+        return ClipSpec(frames=self.frames, height=self.height, width=self.width, fps=self.fps, **changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW and its schedule.
+
+    Attributes:
+        lr: highest learning rate.
+        warmup: steps over which it rises from zero.
+        decay: ``cosine`` falls to ``final * lr`` at the stage's end, ``constant`` stays.
+        final: see ``decay``.
+        betas: of AdamW.
+        weight_decay: of matrices; vectors and scalars have none.
+        clip: largest norm of the gradient; 0 leaves it as it is.
+    """
+
+    lr: float
+    warmup: int = 100
+    decay: Literal["cosine", "constant"] = "cosine"
+    final: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.01
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_fields(self, "optimizer")
+        _at_least(self.warmup, 0, "optimizer.warmup")
+        _at_least(self.clip, 0, "optimizer.clip")
+        _at_least(self.weight_decay, 0, "optimizer.weight_decay")
+        _between(self.final, 0, 1, "optimizer.final")
+        if not self.lr > 0:
+            raise ValueError(f"optimizer.lr is positive, got {self.lr}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optimizer.betas are in [0, 1), got {self.betas}")
+
+    def lr_at(self, step: int, steps: int) -> float:
+        """The learning rate of step ``step`` (from 0) of a stage of ``steps``."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        if self.decay == "constant":
+            return self.lr
+        share = (step - self.warmup) / max(1, steps - self.warmup)
+        return self.lr * (self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """How any run goes.
+
+    Attributes:
+        output: folder of the run: ``checkpoints``, ``log.jsonl``, ``loss.png``, ``config.json`` and what it ends in.
+        seed: of the first weights and of everything drawn.
+        batch: clips a step, over all processes.
+        accumulate: parts a step's batch is computed in, one after the other, to save memory.
+        ema: decay of the averaged weights.
+        save_every: steps from checkpoint to checkpoint.
+        keep: checkpoints kept.
+        device: torch device, such as cpu or cuda.
+        bfloat16: compute under autocast; weights stay float32.
+        sharding: with several processes, ``ddp`` keeps the weights whole on each, ``fsdp`` in parts.
+        threads: of torch on a CPU; 0 leaves torch's choice. Exact resume needs the same number.
+    """
+
+    output: str
+    seed: int = 0
+    batch: int
+    accumulate: int = 1
+    ema: float = 0.999
+    save_every: int = 250
+    keep: int = 2
+    device: str = "cpu"
+    bfloat16: bool = False
+    sharding: Literal["ddp", "fsdp"] = "ddp"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        check_fields(self, "run")
+        for name in ("batch", "accumulate", "save_every", "keep"):
+            _at_least(getattr(self, name), 1, f"run.{name}")
+        _at_least(self.seed, 0, "run.seed")
+        _at_least(self.threads, 0, "run.threads")
+        _between(self.ema, 0, 1, "run.ema")
+        if self.batch % self.accumulate:
+            raise ValueError(f"run.batch {self.batch} does not divide into {self.accumulate} parts (run.accumulate)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeConfig:
+    """How times are drawn.
+
+    Attributes:
+        distribution: ``uniform`` in [0, 1], or ``logit_normal``: the logistic of a normal draw.
+        mean: of the normal draw.
+        std: of the normal draw.
+        shift: towards noise, as in sampling: ``s t / (1 + (s - 1) t)``; 1 is none.
+    """
+
+    distribution: Literal["uniform", "logit_normal"] = "uniform"
+    mean: float = 0.0
+    std: float = 1.0
+    shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_fields(self, "times")
+        if not (self.std > 0 and self.shift > 0):
+            raise ValueError(f"times.std and times.shift are positive, got {self.std} and {self.shift}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """What is learned in a stage.
+
+    Attributes:
+        mode: ``synergy`` is the paper's L_joint + lambda_video L_audio-driven + lambda_audio L_video-driven, three passes over
+            one noise; ``mixed`` draws one of the three tasks a batch, one pass, each loss with weight 1; ``joint`` leaves the
+            driven tasks out, for comparison.
+        streams: ``both``, or ``audio`` to train the audio branch alone.
+        lambda_video: weight of the audio-driven video loss (``synergy``).
+        lambda_audio: weight of the video-driven audio loss (``synergy``).
+        shares: of batches that are joint, audio-driven and video-driven (``mixed``); they sum to 1.
+        video_weight: of the video stream's loss beside the audio stream's, in every task.
+        independent_times: probability that a clip's streams have times of their own in the joint loss.
+        text_drop: probability that a clip's captions and transcript are left out.
+        first_frame: probability that a clip's first video latent is given.
+        reference: what the reference is cut from; a clip of which no other clip of the speaker is known gives its own.
+        reference_seconds: shortest and longest reference.
+        no_reference: probability that a batch has no reference.
+        times: how times are drawn.
+    """
+
+    mode: Mode = "synergy"
+    streams: Literal["both", "audio"] = "both"
+    lambda_video: float = 0.1
+    lambda_audio: float = 0.3
+    shares: tuple[float, float, float] = (0.5, 0.25, 0.25)
+    video_weight: float = 1.0
+    independent_times: float = 0.25
+    text_drop: float = 0.1
+    first_frame: float = 0.25
+    reference: Reference = "same_speaker"
+    reference_seconds: tuple[float, float] = (1.0, 3.0)
+    no_reference: float = 0.25
+    times: TimeConfig = field(default_factory=TimeConfig)
+
+    def __post_init__(self) -> None:
+        check_fields(self, "objective")
+        for name in ("independent_times", "text_drop", "first_frame", "no_reference"):
+            _between(getattr(self, name), 0, 1, f"objective.{name}")
+        for name in ("lambda_video", "lambda_audio", "video_weight"):
+            _at_least(getattr(self, name), 0, f"objective.{name}")
+        if min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-6:
+            raise ValueError(f"objective.shares are not negative and sum to 1, got {self.shares}")
+        shortest, longest = self.reference_seconds
+        if not 0 < shortest <= longest:
+            raise ValueError(f"objective.reference_seconds are a shortest and a longest length, got {self.reference_seconds}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """One stage of the curriculum; its optimizer starts anew.
+
+    Attributes:
+        name: of the stage, in logs.
+        steps: how many.
+        optimizer: of the stage.
+        objective: of the stage.
+    """
+
+    name: str
+    steps: int
+    optimizer: OptimizerConfig
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+
+    def __post_init__(self) -> None:
+        check_fields(self, "stage")
+        _at_least(self.steps, 1, "stage.steps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRun:
+    """Training of the joint model.
+
+    Attributes:
+        kind: ``model``.
+        run: how it goes.
+        data: the clips.
+        model: the network.
+        init: a Harmony checkpoint to start from, of the same config; None starts from nothing.
+        video_codec: weights of the video codec the clips are encoded with, as its training wrote them.
+        audio_codec: likewise.
+        stages: one after the other.
+        gradient_checkpointing: compute each layer twice and hold only what is between layers.
+    """
+
+    kind: Literal["model"]
+    run: RunConfig
+    data: DataConfig
+    model: HarmonyConfig
+    init: str | None = None
+    video_codec: str
+    audio_codec: str
+    stages: tuple[StageConfig, ...]
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self, "config")
+        if not self.stages:
+            raise ValueError("config.stages has at least one stage")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoCodecRun:
+    """Training of a video codec.
+
+    Attributes:
+        kind: ``codecs-video``.
+        run: how it goes.
+        data: the clips.
+        codec: the network.
+        steps: how many.
+        optimizer: AdamW.
+        crop_frames: frames of a training clip, 1 + 4 k, cut anywhere from a whole clip.
+        kl: weight of the divergence from a unit Gaussian, nats a latent value.
+        squared: weight of the squared error beside the absolute one.
+        motion: weight of the absolute error of the change from frame to frame.
+        statistics_clips: clips the latents' means and deviations are measured on at the end.
+    """
+
+    kind: Literal["codecs-video"]
+    run: RunConfig
+    data: DataConfig
+    codec: VideoVAEConfig
+    steps: int
+    optimizer: OptimizerConfig
+    crop_frames: int = 17
+    kl: float = 1e-5
+    squared: float = 1.0
+    motion: float = 0.5
+    statistics_clips: int = 128
+
+    def __post_init__(self) -> None:
+        check_fields(self, "config")
+        _at_least(self.steps, 1, "config.steps")
+        _at_least(self.statistics_clips, 1, "config.statistics_clips")
+        for name in ("kl", "squared", "motion"):
+            _at_least(getattr(self, name), 0, f"config.{name}")
+        if self.crop_frames < 1 or self.crop_frames % 4 != 1 or self.crop_frames > self.data.frames:
+            raise ValueError(f"config.crop_frames is 1 + 4k and at most data.frames {self.data.frames}, got {self.crop_frames}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioCodecRun:
+    """Training of an audio VAE and a vocoder, side by side in each step.
+
+    Attributes:
+        kind: ``codecs-audio``.
+        run: how it goes.
+        data: the clips.
+        codec: the networks.
+        steps: how many.
+        optimizer: AdamW.
+        kl: weight of the divergence from a unit Gaussian, nats a latent value.
+        crop_frames: mel frames of sound the vocoder is trained on in a step.
+        decoded: share of the vocoder's clips that are decoded from latents instead of measured.
+        windows: of the vocoder's spectral loss, samples.
+        mel: weight of the vocoder's mel loss.
+        statistics_clips: clips the mel's and the latents' means and deviations are measured on.
+    """
+
+    kind: Literal["codecs-audio"]
+    run: RunConfig
+    data: DataConfig
+    codec: AudioCodecConfig
+    steps: int
+    optimizer: OptimizerConfig
+    kl: float = 1e-4
+    crop_frames: int = 32
+    decoded: float = 0.5
+    windows: tuple[int, ...] = (256, 512, 1024, 2048)
+    mel: float = 1.0
+    statistics_clips: int = 128
+
+    def __post_init__(self) -> None:
+        check_fields(self, "config")
+        for name in ("steps", "crop_frames", "statistics_clips"):
+            _at_least(getattr(self, name), 1, f"config.{name}")
+        _at_least(self.kl, 0, "config.kl")
+        _at_least(self.mel, 0, "config.mel")
+        _between(self.decoded, 0, 1, "config.decoded")
+        if not self.windows or min(self.windows) < 16 or any(w % 4 for w in self.windows):
+            raise ValueError(f"config.windows are multiples of 4 from 16 on, got {self.windows}")
+
+
+AnyRun = ModelRun | VideoCodecRun | AudioCodecRun
+KINDS: dict[str, Any] = {"model": ModelRun, "codecs-video": VideoCodecRun, "codecs-audio": AudioCodecRun}
+NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "model": ("model", MODEL_PRESETS),
+    "codecs-video": ("codec", VIDEO_PRESETS),
+    "codecs-audio": ("codec", AUDIO_PRESETS),
+}
+
+
+def read_config(path: str | Path) -> AnyRun:
+    """Read a run from a YAML file.
+
+    Raises:
+        ValueError: the file is missing or no YAML, a field is unknown, missing, twice there or of the wrong type or range.
+    """
+    path = Path(path)
+    try:
+        record = yaml.load(path.read_text(encoding="utf-8"), Loader=_Strict)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        raise ValueError(f"cannot read the config {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    try:
+        return to_run(record)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def to_run(record: Any) -> AnyRun:
+    """A run from plain values; see :func:`read_config`."""
+    if not isinstance(record, dict):
+        raise ValueError(f"a training config is a table of fields, got {type(record).__name__}")
+    kind = record.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ValueError(f"config.kind is one of {', '.join(KINDS)}, got {kind!r}")
+    name, presets = NETWORKS[kind]
+    if name in record:
+        record = {**record, name: _with_preset(record[name], presets, f"config.{name}")}
+    return from_record(KINDS[kind], record, "config")
+
+
+def _with_preset(record: Any, presets: dict[str, Any], where: str) -> Any:
+    if not isinstance(record, dict) or "preset" not in record:
+        return record
+    preset = record["preset"]
+    if not isinstance(preset, str) or preset not in presets:
+        raise ValueError(f"{where}.preset is one of {', '.join(presets)}, got {preset!r}")
+    return _merged(to_record(presets[preset]), {k: v for k, v in record.items() if k != "preset"})
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes``, table by table; what is unknown stays in and is refused by name later."""
+    merged = dict(base)
+    for key, value in changes.items():
+        deeper = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merged(base[key], value) if deeper else value
+    return merged
+
+
+class _Strict(yaml.SafeLoader):
+    """YAML without duplicate keys, of which the last would silently win, and with 1e-3 a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A table, refused if a key is twice in it."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = {repr(key) for n, key in enumerate(keys) if key in keys[:n]}
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"{', '.join(sorted(twice))} twice", node.start_mark)
+        return super().construct_mapping(node, deep=deep)
+
+
+EXPONENT = re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
+# YAML 1.1 reads 1e-3 as text, for want of a dot.
+_Strict.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+.0123456789"))
+
+
+def _between(value: float, low: float, high: float, where: str) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{where} is {low:g} to {high:g}, got {value:g}")
+
+
+def _at_least(value: float, low: float, where: str) -> None:
+    if not value >= low:
+        raise ValueError(f"{where} is at least {low:g}, got {value:g}")

@@ -1,0 +1,105 @@
+"""One process or many: under ``torchrun`` every process takes its part of each batch, and together they do what one would.
+
+``ddp`` keeps the weights whole on every process; ``fsdp`` (FSDP2, ``fully_shard``) keeps weights, averages and optimizer state
+in parts and gathers a layer as it is needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+SHARDED_FROM = 1 << 20
+"""Weights of a layer from which on it is gathered by itself; smaller ones travel together."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes that train together.
+
+    Attributes:
+        rank: of this one.
+        size: how many.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes logs and files."""
+        return self.rank == 0
+
+    def mean(self, values: Mapping[str, Tensor]) -> dict[str, float]:
+        """Scalars averaged over the processes, in one message."""
+        stacked = torch.stack([value.detach().float().reshape(()) for value in values.values()])
+        if self.size > 1:
+            dist.all_reduce(stacked)
+            stacked = stacked / self.size
+        return dict(zip(values, stacked.tolist(), strict=True))
+
+    def barrier(self) -> None:
+        """Wait for the others."""
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextlib.contextmanager
+def connected(device: str) -> Iterator[World]:
+    """The world ``torchrun`` made, or this process alone.
+
+    Args:
+        device: what is computed on, which decides how processes talk.
+
+    Raises:
+        ValueError: the processes cannot be connected.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield World()
+        return
+    cuda = device.startswith("cuda")
+    if cuda:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    try:
+        dist.init_process_group("nccl" if cuda else "gloo")
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"the processes of this run cannot be connected; start them with torchrun: {error}") from error
+    try:
+        yield World(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+def wrap(objective: nn.Module, world: World, sharding: Literal["ddp", "fsdp"]) -> nn.Module:
+    """Make a module's gradients those of all processes together; in place with ``fsdp``.
+
+    Args:
+        objective: returns losses that are means over its part of the batch.
+        world: the processes.
+        sharding: how weights are kept.
+    """
+    if world.size == 1:
+        return objective
+    if sharding == "ddp":
+        # A driven task leaves the driver's head unused, a reference the style tokens.
+        return DistributedDataParallel(objective, find_unused_parameters=True)
+    for module in objective.modules():
+        if isinstance(module, nn.Linear) and module.weight.numel() >= SHARDED_FROM:
+            fully_shard(module)
+    fully_shard(objective)
+    return objective
+
+
+def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors put together from all processes' parts; every process has to call it."""
+    return {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in tensors.items()}

@@ -1,0 +1,292 @@
+"""The loop: draw, compute, step, average, log, save; the same for the model and for the codecs.
+
+What is trained is an objective, a module that turns a batch into losses, and phases, each with an optimizer of its own. A run
+that was killed goes on from its last checkpoint; its losses are then the ones it would have had.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..atomic import replacing
+from ..progress import Progress
+from .checkpoint import Checkpoints
+from .config import AnyRun, OptimizerConfig, RunConfig
+from .distributed import World, whole, wrap
+from .ema import Ema
+from .plots import plot_log
+from .record import check_same, write_record
+
+log = logging.getLogger(__name__)
+
+LOG = "log.jsonl"
+PLOT_EVERY = 200
+"""Steps from plot to plot; a plot takes milliseconds."""
+
+B = TypeVar("B", bound="Batch")
+
+
+class Batch(Protocol):
+    """What an objective takes."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the clips, for messages."""
+        ...
+
+    def part(self: B, index: int, parts: int) -> B:
+        """One of ``parts`` equal parts."""
+        ...
+
+    def to(self: B, device: torch.device | str) -> B:
+        """On a device."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A stretch of training with an optimizer of its own.
+
+    Attributes:
+        name: in the log.
+        steps: how many.
+        optimizer: AdamW's settings.
+        draw: the batch of a step, counted over the whole run, for all processes together.
+    """
+
+    name: str
+    steps: int
+    optimizer: OptimizerConfig
+    draw: Callable[[int], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hooks:
+    """What else happens when a checkpoint has been written; on the first process, with the averaged weights.
+
+    Attributes:
+        export: writes weights in the form in which they are used.
+        measure: gives numbers for the log, such as the sync of sampled clips.
+    """
+
+    export: Callable[[Mapping[str, Tensor]], None]
+    measure: Callable[[int, Mapping[str, Tensor]], Mapping[str, float]] | None = None
+
+
+def train(
+    objective: nn.Module,
+    network: nn.Module,
+    phases: Sequence[Phase],
+    config: AnyRun,
+    hooks: Hooks,
+    *,
+    world: World | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> None:
+    """Train.
+
+    Args:
+        objective: turns a batch into losses, means over the batch; ``loss`` is minimised.
+        network: the module in it that is trained and saved.
+        phases: in order.
+        config: of the run, kept beside the checkpoints.
+        hooks: called after checkpoints.
+        world: the processes; this one alone by default.
+        resume: go on from the last checkpoint in ``config.run.output``.
+        progress: called after each step; it cancels by raising, and the run can be resumed.
+
+    Raises:
+        ValueError: there is a run in the output folder already and ``resume`` is not asked for; its config differs; the batch
+            does not divide; a loss is not finite (step and clips are named); or a file cannot be written.
+    """
+    world = world or World()
+    if config.run.batch % (world.size * config.run.accumulate):
+        raise ValueError(
+            f"run.batch {config.run.batch} does not divide among {world.size} processes of {config.run.accumulate} parts"
+        )
+    trainer = _Trainer(objective, network, config, hooks, world)
+    done = trainer.begin(resume=resume)
+    total = sum(phase.steps for phase in phases)
+    start = 0
+    for phase in phases:
+        stop = start + phase.steps
+        if done < stop:
+            trainer.run(phase, start=start, done=done, stop=stop, total=total, progress=progress)
+            done = stop
+        start = stop
+
+
+class _Trainer:
+    """The state of a run between steps."""
+
+    def __init__(self, objective: nn.Module, network: nn.Module, config: AnyRun, hooks: Hooks, world: World) -> None:
+        self.run_config: RunConfig = config.run
+        self.config, self.hooks, self.world, self.network = config, hooks, world, network
+        self.output = Path(config.run.output)
+        if config.run.threads:
+            torch.set_num_threads(config.run.threads)
+        objective.to(config.run.device)
+        network.requires_grad_(True)
+        self.objective = wrap(objective, world, config.run.sharding)
+        self.parameters: dict[str, nn.Parameter] = dict(network.named_parameters())
+        self.ema = Ema(self.parameters, config.run.ema)
+        self.checkpoints = Checkpoints(self.output / "checkpoints", world, keep=config.run.keep)
+        self.path: Path | None = None
+
+    def begin(self, *, resume: bool) -> int:
+        """Prepare the output folder; returns the steps done."""
+        found = self.checkpoints.found()
+        if found and not resume:
+            raise ValueError(f"{self.output} holds a run already; resume it, or name another run.output")
+        self.checkpoints.clean()
+        if resume:
+            check_same(self.config, self.output)
+        if self.world.first:
+            write_record(self.config, self.output)
+        done = 0
+        if found:
+            self.path = found[-1]
+            done = self.checkpoints.read_state(self.path).step
+            log.info("resuming after step %d", done)
+        elif resume:
+            log.warning("%s has no checkpoint yet: starting from the beginning", self.output)
+        if self.world.first:
+            self._cut_log(done)
+        return done
+
+    def run(self, phase: Phase, *, start: int, done: int, stop: int, total: int, progress: Progress | None) -> None:
+        """Do what is left of a phase."""
+        optimizer = make_optimizer(self.parameters, phase.optimizer)
+        if self.path is not None:
+            # At a phase's beginning the checkpoint's optimizer state is the last phase's; only the weights are taken over.
+            fresh = make_optimizer(self.parameters, phase.optimizer) if done == start else optimizer
+            self.checkpoints.load(self.path, self._tensors(fresh))
+            self.path = None
+        for step in range(done, stop):
+            begun = time.perf_counter()
+            lr = phase.optimizer.lr_at(step - start, phase.steps)
+            losses = self._step(phase, optimizer, step, lr)
+            self._log({"step": step + 1, "phase": phase.name, "lr": lr, **losses, "seconds": time.perf_counter() - begun})
+            finished = step + 1
+            if finished % self.run_config.save_every == 0 or finished == stop:
+                self._save(finished, optimizer)
+            elif finished % PLOT_EVERY == 0:
+                self._plot()
+            if progress is not None:
+                progress(finished, total)
+
+    def _step(self, phase: Phase, optimizer: torch.optim.Optimizer, step: int, lr: float) -> dict[str, float]:
+        """One step; nothing is changed if a loss or the gradient is not finite."""
+        parts, device = self.run_config.accumulate, self.run_config.device
+        batch = phase.draw(step)
+        mine = batch.part(self.world.rank, self.world.size)
+        optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, Tensor] = {}
+        for index in range(parts):
+            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=self.run_config.bfloat16):
+                losses = self.objective(mine.part(index, parts).to(device))
+            (losses["loss"] / parts).backward()
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0) + value.detach() / parts
+        means = self.world.mean(sums)
+        _check(means, step, batch.names)
+        norm = _clip(self.parameters.values(), phase.optimizer.clip)
+        _check({"gradient norm": norm}, step, batch.names)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.step()
+        self.ema.update(self.parameters, step + 1)
+        return {**means, "norm": norm}
+
+    def _tensors(self, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+        """Everything the next step depends on, live."""
+        tensors = {f"weights.{name}": value for name, value in self.network.state_dict().items()}
+        tensors |= {f"average.{name}": value for name, value in self.ema.weights.items()}
+        for name, parameter in self.parameters.items():
+            tensors |= {f"optimizer.{name}.{key}": value for key, value in optimizer.state[parameter].items()}
+        return tensors
+
+    def averaged(self) -> dict[str, Tensor]:
+        """The network's state with averaged weights, whole; all processes call it."""
+        return whole({**self.network.state_dict(), **self.ema.weights})
+
+    def _save(self, step: int, optimizer: torch.optim.Optimizer) -> None:
+        self.checkpoints.save(step, self._tensors(optimizer))
+        weights = self.averaged()
+        if self.world.first:
+            self.hooks.export(weights)
+            if self.hooks.measure is not None:
+                self._log({"step": step, "measured": dict(self.hooks.measure(step, weights))})
+        self._plot()
+        self.world.barrier()
+
+    def _plot(self) -> None:
+        if self.world.first:
+            plot_log(self.output / LOG, self.output)
+
+    def _log(self, line: Mapping[str, Any]) -> None:
+        if not self.world.first:
+            return
+        try:
+            with (self.output / LOG).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise ValueError(f"cannot write {self.output / LOG}: {error.strerror or error}") from error
+
+    def _cut_log(self, done: int) -> None:
+        """Drop what was logged after the checkpoint: those steps are done again."""
+        kept = [line for line in read_log(self.output / LOG) if line["step"] <= done]
+        with replacing(self.output / LOG) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+
+def make_optimizer(parameters: Mapping[str, nn.Parameter], config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW, its state made at once so that a checkpoint has a place for all of it."""
+    matrices = [p for p in parameters.values() if p.ndim > 1]
+    vectors = [p for p in parameters.values() if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.betas)
+    for parameter in parameters.values():
+        moments = {key: torch.zeros_like(parameter.detach()) for key in ("exp_avg", "exp_avg_sq")}
+        optimizer.state[parameter] = {"step": torch.zeros((), dtype=torch.float32), **moments}
+    return optimizer
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log; a last line that a killed run left unfinished is passed over."""
+    if not path.is_file():
+        return []
+    *lines, last = path.read_text(encoding="utf-8").split("\n")
+    if last:
+        log.warning("%s ends in a line without end; it is left out", path)
+    try:
+        return [json.loads(line) for line in lines]
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged: {error}; remove it to resume") from error
+
+
+def _clip(parameters: Any, limit: float) -> float:
+    """Scale the gradients to a norm of at most ``limit``; returns the norm they had."""
+    gradients = [p for p in parameters if p.grad is not None]
+    norm = nn.utils.clip_grad_norm_(gradients, limit or math.inf)
+    return float(whole({"norm": norm})["norm"])
+
+
+def _check(values: Mapping[str, float], step: int, names: Sequence[str]) -> None:
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
+    if bad:
+        raise ValueError(
+            f"step {step + 1}: {', '.join(bad)} is not finite, with the clips {', '.join(names)}; "
+            f"the run stops, its last checkpoint is as it was; resume with a lower learning rate or without these clips"
+        )

@@ -1,0 +1,113 @@
+"""Training of the joint model: its stages over cached latents, and its file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from ..models.harmony import Harmony
+from ..progress import Progress
+from ..weights.checkpoint import CODEC_PARTS, load_checkpoint, save_checkpoint
+from ..weights.files import load_into
+from .cache import LatentCache
+from .config import ModelRun
+from .distributed import World
+from .loop import Hooks, Phase, train
+from .objective import Objective
+from .tasks import draw_batch
+
+FILE = "model.safetensors"
+
+Measure = Callable[[int, Harmony], Mapping[str, float]]
+"""Called as ``measure(step, model)`` with averaged weights after each checkpoint; its numbers are logged and plotted."""
+
+
+def train_model(
+    config: ModelRun,
+    cache: LatentCache,
+    *,
+    extras: Mapping[str, Tensor] | None = None,
+    metadata: Mapping[str, str] | None = None,
+    measure: Measure | None = None,
+    world: World | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Train the joint model.
+
+    Args:
+        config: of the run.
+        cache: latents of the data set.
+        extras: tensors of codecs that go into the model's file, under ``video_vae.``, ``audio_vae.`` and ``vocoder.``.
+        metadata: goes there too.
+        measure: called after each checkpoint.
+        world: the processes.
+        resume: go on from the last checkpoint.
+        progress: called after each step.
+
+    Returns:
+        The file of the averaged weights, written anew after each checkpoint.
+
+    Raises:
+        ValueError: see :func:`.loop.train`; or the cache is of another shape than the config's clips.
+    """
+    spec = config.data.spec(config.model)
+    if cache.spec != spec:
+        raise ValueError(f"the latents in {cache.folder} are of clips {cache.spec}, the config's are {spec}")
+    model = start_model(config)
+    model.gradient_checkpointing = config.gradient_checkpointing
+    path = Path(config.run.output) / FILE
+
+    def export(weights: Mapping[str, Tensor]) -> None:
+        save_checkpoint(path, config.model, {**weights, **(extras or {})}, metadata=metadata)
+
+    def measured(step: int, weights: Mapping[str, Tensor]) -> Mapping[str, float]:
+        assert measure is not None
+        return measure(step, averaged_model(config, weights))
+
+    phases = [
+        Phase(name=stage.name, steps=stage.steps, optimizer=stage.optimizer, draw=partial(_draw, config, cache, index))
+        for index, stage in enumerate(config.stages)
+    ]
+    hooks = Hooks(export=export, measure=measured if measure is not None else None)
+    train(Objective(model), model, phases, config, hooks, world=world, resume=resume, progress=progress)
+    return path
+
+
+def start_model(config: ModelRun) -> Harmony:
+    """The model before its first step.
+
+    Raises:
+        ValueError: ``config.init`` is no checkpoint of this config.
+    """
+    model = Harmony(config.model)
+    if config.init is None:
+        model.initialize(config.run.seed)
+        return model
+    start = load_checkpoint(config.init)
+    if start.config != config.model:
+        raise ValueError(f"{config.init} is of another config than config.model; set config.model to that of the file")
+    weights = {key: value.float() for key, value in start.tensors.items() if not key.startswith(CODEC_PARTS)}
+    load_into(model, weights, what="this model")
+    return model
+
+
+def averaged_model(config: ModelRun, weights: Mapping[str, Tensor]) -> Harmony:
+    """A model of its own with these weights, to sample from."""
+    model = Harmony(config.model)
+    model.load_state_dict({name: value.detach().cpu() for name, value in weights.items()})
+    return model.requires_grad_(False).eval()
+
+
+def _draw(config: ModelRun, cache: LatentCache, stage: int, step: int) -> object:
+    return draw_batch(
+        cache,
+        config.model,
+        config.stages[stage].objective,
+        step=step,
+        batch=config.run.batch,
+        seed=config.run.seed,
+    )

@@ -1,0 +1,59 @@
+"""The config kept beside a run's checkpoints, and the check that a resumed run is still the same run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..atomic import replacing
+from ..records import to_record
+from .config import AnyRun
+
+CONFIG = "config.json"
+FREE = {"run.output", "run.save_every", "run.keep", "run.threads", "run.device"}
+"""Fields that do not change what is learned."""
+
+
+def write_record(config: AnyRun, output: Path) -> None:
+    """Keep the config.
+
+    Raises:
+        ValueError: the folder cannot be made or written to.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot make the folder {output}: {error.strerror or error}") from error
+    with replacing(output / CONFIG) as temporary:
+        temporary.write_text(json.dumps(to_record(config), indent=2), encoding="utf-8")
+
+
+def check_same(config: AnyRun, output: Path) -> None:
+    """Refuse to resume a run with another config.
+
+    Raises:
+        ValueError: there is no run, or fields that matter differ; they are named.
+    """
+    path = output / CONFIG
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"there is no run to resume in {output}") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    now = json.loads(json.dumps(to_record(config)))
+    differing = sorted(set(_differences(before, now, "")) - FREE)
+    if differing:
+        raise ValueError(
+            f"the run in {output} has another config, in {', '.join(differing)}; change it back or start a new run"
+        )
+
+
+def _differences(a: Any, b: Any, where: str) -> Iterator[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in {**a, **b}:
+            yield from _differences(a.get(key), b.get(key), f"{where}.{key}".lstrip("."))
+    elif a != b:
+        yield where

@@ -1,0 +1,163 @@
+"""What a step asks of the model: which stream drives, at which times, with what left out; drawn once for the whole batch.
+
+All of it is a function of seed and step (see :mod:`.data`): a resumed run, or one of several processes, draws the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from ..config import HarmonyConfig
+from ..encoders.symbols import to_symbols
+from ..flow import mix
+from ..types import AV, Modality
+from .cache import LatentCache
+from .config import ObjectiveConfig, TimeConfig
+from .data import generator, order
+
+# B batch, F video latents in time, L audio latents, C channels
+
+DRAWS_STREAM = 1
+NOISE_STREAM = 2
+TASKS: tuple[Modality | None, ...] = (None, Modality.AUDIO, Modality.VIDEO)
+"""Joint generation, audio-driven video, video-driven audio: a task is its driver."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Everything a loss is a function of, besides the weights.
+
+    Attributes:
+        names: of the clips.
+        objective: of the batch's stage.
+        driver: of this batch, where one task is drawn a batch.
+        data: clean latents.
+        noise: of their shapes.
+        times: of each clip's streams, (B,).
+        first: (B,) bool, clips whose first video latent is given.
+        captions: symbols of the captions, (B, length); None for a model without a caption encoder.
+        transcript: symbols of the transcripts; None for a model without transcripts.
+        dropped: (B,) bool, clips without text.
+        reference: audio latents, (B, C, n); None for a batch without.
+    """
+
+    names: tuple[str, ...]
+    objective: ObjectiveConfig
+    driver: Modality | None
+    data: AV[Tensor]
+    noise: AV[Tensor]
+    times: AV[Tensor]
+    first: Tensor
+    captions: AV[Tensor | None]
+    transcript: Tensor | None
+    dropped: Tensor
+    reference: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def part(self, index: int, parts: int) -> Batch:
+        """One of ``parts`` equal parts."""
+        size = len(self) // parts
+        return self._map(lambda x: x[index * size : (index + 1) * size])
+
+    def to(self, device: torch.device | str) -> Batch:
+        """On a device."""
+        return self._map(lambda x: x.to(device) if isinstance(x, Tensor) else x)
+
+    def inputs(self) -> AV[Tensor]:
+        """The noisy latents."""
+        return self.data.map(lambda x, e, t: mix(x, e, t.reshape(-1, *[1] * (x.ndim - 1))), self.noise, self.times)
+
+    def _map(self, fn: Any) -> Batch:
+        def apply(value: Any) -> Any:
+            if isinstance(value, AV):
+                return value.map(apply)
+            return fn(value) if isinstance(value, Tensor | tuple) else value
+
+        return replace(self, **{f.name: apply(getattr(self, f.name)) for f in fields(self)})
+
+
+def draw_batch(
+    cache: LatentCache, model: HarmonyConfig, objective: ObjectiveConfig, *, step: int, batch: int, seed: int
+) -> Batch:
+    """The batch of a step, for all processes together."""
+    clips = order(len(cache), step, batch, seed)
+    draws = generator(seed, step, DRAWS_STREAM)
+    data = cache.latents(clips)
+    # Drawn in this order whatever the config asks for, so that changing one knob leaves the other draws as they were.
+    driver = _draw_driver(objective, draws)
+    times = _draw_times(objective, batch, draws)
+    first, dropped = (_bernoulli(p, batch, draws) for p in (objective.first_frame, objective.text_drop))
+    reference = _draw_reference(cache, clips, objective, draws)
+    noise_source = generator(seed, step, NOISE_STREAM)
+    entries = [cache.entries[clip] for clip in clips]
+    captions: AV[Tensor | None] = AV(None, None)
+    if model.caption is not None:
+        captions = AV(
+            to_symbols([e.video_caption for e in entries], model.caption),
+            to_symbols([e.audio_caption for e in entries], model.caption),
+        )
+    return Batch(
+        names=tuple(e.file for e in entries),
+        objective=objective,
+        driver=driver,
+        data=data,
+        noise=data.map(lambda x: torch.randn(x.shape, generator=noise_source)),
+        times=times,
+        first=first,
+        captions=captions,
+        transcript=to_symbols([e.transcript for e in entries], model.speech) if model.speech else None,
+        dropped=dropped,
+        reference=reference,
+    )
+
+
+def draw_time(config: TimeConfig, count: int, source: Generator) -> Tensor:
+    """Times in [0, 1], (count,)."""
+    if config.distribution == "uniform":
+        t = torch.rand(count, generator=source)
+    else:
+        t = torch.sigmoid(config.mean + config.std * torch.randn(count, generator=source))
+    return config.shift * t / (1 + (config.shift - 1) * t)
+
+
+def _draw_driver(config: ObjectiveConfig, source: Generator) -> Modality | None:
+    place = float(torch.rand((), generator=source))
+    if config.mode != "mixed":
+        return None
+    joint, audio_driven, _ = config.shares
+    return TASKS[(place >= joint) + (place >= joint + audio_driven)]
+
+
+def _draw_times(config: ObjectiveConfig, batch: int, source: Generator) -> AV[Tensor]:
+    video, own = (draw_time(config.times, batch, source) for _ in range(2))
+    return AV(video, torch.where(_bernoulli(config.independent_times, batch, source), own, video))
+
+
+def _draw_reference(cache: LatentCache, clips: Sequence[int], config: ObjectiveConfig, source: Generator) -> Tensor | None:
+    """References of one length, cut anywhere from what each clip's reference is."""
+    absent = bool(_bernoulli(config.no_reference, 1, source))
+    share = float(torch.rand((), generator=source))
+    picks = torch.randint(0, 2**31, (len(clips),), generator=source).tolist()
+    starts = torch.rand(len(clips), generator=source).tolist()
+    if config.reference == "none" or absent:
+        return None
+    if config.reference == "same_clip":
+        whole = [cache.row(clip, "audio").float() for clip in clips]
+    else:
+        whole = [cache.reference(clip, pick) for clip, pick in zip(clips, picks, strict=True)]
+    shortest, longest = config.reference_seconds
+    wanted = round((shortest + share * (longest - shortest)) * cache.spec.grid.audio_rate)
+    length = max(1, min(wanted, *(w.shape[1] for w in whole)))
+    firsts = [int(start * (w.shape[1] - length + 1)) for start, w in zip(starts, whole, strict=True)]
+    return torch.stack([w[:, first : first + length] for first, w in zip(firsts, whole, strict=True)])
+
+
+def _bernoulli(p: float, count: int, source: Generator) -> Tensor:
+    return torch.rand(count, generator=source) < p

@@ -1,0 +1,102 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harmony_core.config import preset
+from harmony_core.records import to_record
+from harmony_core.training.config import OptimizerConfig, read_config, to_run
+
+TEXT = """
+kind: model
+run: {output: runs/a, batch: 8, threads: 1}
+data: {folder: data, cache: cache}
+video_codec: v.safetensors
+audio_codec: a.safetensors
+model: {preset: tiny, video: {dim: 96, heads: 3, ffn: 192}, interaction: {window: 2}}
+stages:
+  - name: joint
+    steps: 10
+    optimizer: {lr: 1e-3}
+    objective: {mode: mixed, shares: [0.5, 0.25, 0.25], times: {shift: 2}}
+"""
+
+
+def write(tmp_path, text):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_file_is_read_with_its_preset_changed_in_places(tmp_path):
+    run = read_config(write(tmp_path, TEXT))
+    assert run.model.video == dataclasses.replace(preset("tiny").video, dim=96, heads=3, ffn=192)
+    assert run.model.audio == preset("tiny").audio
+    assert run.model.interaction.window == 2
+    assert run.stages[0].optimizer.lr == 1e-3
+    assert run.stages[0].objective.times.shift == 2.0
+
+
+def test_a_run_survives_its_own_record(tmp_path):
+    run = read_config(write(tmp_path, TEXT))
+    assert to_run(to_record(run)) == run
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("batch: 8", "batch: 8, bacth: 9", r"config\.run has unknown field\(s\) bacth"),
+        ("mode: mixed", "mode: mixxed", r"config\.stages\[0\]\.objective\.mode is one of"),
+        ("dim: 96,", "dim: 96, dmi: 3,", r"config\.model\.video has unknown field\(s\) dmi"),
+        ("preset: tiny", "preset: huge", r"config\.model\.preset is one of 5b, tiny, got 'huge'"),
+        ("lr: 1e-3", "lr: fast", r"optimizer\.lr is float"),
+        ("lr: 1e-3", "lr: -1", "positive"),
+        ("kind: model", "kind: modle", r"config\.kind is one of model, codecs-video, codecs-audio"),
+        ("batch: 8", "batch: 8, batch: 9", "'batch' twice"),
+        ("batch: 8", "batch: 8, accumulate: 3", "does not divide"),
+        ("[0.5, 0.25, 0.25]", "[0.5, 0.25, 0.5]", "sum to 1"),
+        ("[0.5, 0.25, 0.25]", "[0.5, 0.5]", "has 3 values"),
+        ("steps: 10", "steps: 0", "at least 1"),
+        ("stages:", "stages: [", "is no YAML"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, old, new, message):
+    assert old in TEXT
+    with pytest.raises(ValueError, match=message):
+        read_config(write(tmp_path, TEXT.replace(old, new, 1)))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "kind: 3", "!!python/object/apply:os.system ['true']", "a: &a [*a]"])
+def test_what_is_no_config_is_refused(tmp_path, text):
+    with pytest.raises(ValueError, match=r"run\.yaml"):
+        read_config(write(tmp_path, text))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"nothing\.yaml"):
+        read_config(tmp_path / "nothing.yaml")
+
+
+def test_exponents_without_a_dot_are_numbers(tmp_path):
+    path = write(tmp_path, TEXT.replace("lr: 1e-3", "lr: 5e-4, weight_decay: 0"))
+    assert read_config(path).stages[0].optimizer == OptimizerConfig(lr=5e-4, weight_decay=0.0)
+    assert yaml.safe_load("1e-3") == "1e-3"  # what the reader is there to repair
+
+
+def test_the_learning_rate_rises_then_falls_to_its_end():
+    config = OptimizerConfig(lr=1.0, warmup=10, final=0.1)
+    rates = [config.lr_at(step, 100) for step in range(101)]
+    assert rates[0] == 0.1
+    assert max(rates) == rates[9] == rates[10] == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert abs(rates[100] - 0.1) < 1e-9
+    assert OptimizerConfig(lr=1.0, warmup=0, decay="constant").lr_at(99, 100) == 1.0
+
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
+def test_committed_configs_are_read(path):
+    assert read_config(path).run.output

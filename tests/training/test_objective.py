@@ -1,0 +1,175 @@
+import dataclasses
+import math
+
+import pytest
+import torch
+from small import small_model
+
+from harmony_core.conditioning import Conditioning
+from harmony_core.flow import mix
+from harmony_core.training.config import ObjectiveConfig, TimeConfig
+from harmony_core.training.objective import Objective
+from harmony_core.training.tasks import draw_batch, draw_time
+from harmony_core.types import AV, Modality
+
+
+@pytest.fixture
+def draw(cache, model_config):
+    def make(step=0, batch=6, seed=0, **changes):
+        config = ObjectiveConfig(**{"reference_seconds": (0.05, 0.2), **changes})
+        return draw_batch(cache, model_config, config, step=step, batch=batch, seed=seed)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def objective(model_config):
+    return Objective(small_model(model_config).requires_grad_(True))
+
+
+def test_synergy_is_the_paper_s_sum_computed_by_hand(draw, objective):
+    """Three passes over one noise; drivers clean at time 0; weights 1, 0.1 for video and 0.3 for audio."""
+    batch = draw(first_frame=0.0, independent_times=0.0, no_reference=0.0)
+    model, data, noise = objective.model, batch.data, batch.noise
+    told = Conditioning(
+        video_caption=model.encode_captions(batch.captions.video),
+        audio_caption=model.encode_captions(batch.captions.audio),
+        transcript=batch.transcript,
+        reference=batch.reference,
+        dropped=batch.dropped,
+    )
+    context = model.prepare(told, 6)
+    t = batch.times.video
+    noisy = AV(mix(data.video, noise.video, t.view(-1, 1, 1, 1, 1)), mix(data.audio, noise.audio, t.view(-1, 1, 1)))
+    times, zero = AV(t[:, None], t[:, None]), torch.zeros(6, 1)
+    target = noise.map(lambda e, x: e - x, data)
+    joint = model(noisy, times, context)
+    heard = model(AV(noisy.video, data.audio), AV(times.video, zero), context, driver=Modality.AUDIO)
+    seen = model(AV(data.video, noisy.audio), AV(zero, times.audio), context, driver=Modality.VIDEO)
+    error = joint.map(lambda v, y: (v - y).square().mean(), target)
+    expected = error.video + error.audio
+    expected = expected + 0.1 * (heard.video - target.video).square().mean()
+    expected = expected + 0.3 * (seen.audio - target.audio).square().mean()
+    assert torch.allclose(objective(batch)["loss"], expected, atol=1e-5)
+
+
+def test_mixed_batches_are_synergy_s_terms_one_at_a_time(draw, objective):
+    terms = objective(draw())
+    for driver, names in (
+        (None, ["joint.video", "joint.audio"]),
+        (Modality.AUDIO, ["audio_driven.video"]),
+        (Modality.VIDEO, ["video_driven.audio"]),
+    ):
+        batch = dataclasses.replace(draw(mode="mixed"), driver=driver)
+        losses = objective(batch)
+        assert set(losses) == {"loss", *names}
+        assert math.isclose(losses["loss"].item(), sum(float(terms[n]) for n in names), rel_tol=1e-5)
+
+
+def test_mixed_batches_come_in_the_shares_asked_for(draw):
+    drivers = [draw(step, batch=1, mode="mixed").driver for step in range(400)]
+    shares = [drivers.count(d) / 400 for d in (None, Modality.AUDIO, Modality.VIDEO)]
+    assert all(abs(a - b) < 0.08 for a, b in zip(shares, (0.5, 0.25, 0.25), strict=True))
+
+
+def test_a_driver_learns_nothing_from_what_it_drives_but_by_being_read(draw, objective):
+    """With isolation, the driver's own head has no gradient in a driven task; the driven one's has."""
+    batch = dataclasses.replace(draw(mode="mixed"), driver=Modality.AUDIO)
+    objective.zero_grad()
+    objective(batch)["loss"].backward()
+    audio, video = objective.model.audio, objective.model.video
+    assert audio.head.head.weight.grad is None or not audio.head.head.weight.grad.any()
+    assert video.head.head.weight.grad.any()
+    assert audio.blocks[0].self_attn.v.weight.grad.any()
+    objective.zero_grad()
+
+
+def test_a_given_first_frame_is_clean_and_not_in_the_loss(draw, objective):
+    batch = draw(first_frame=1.0, mode="joint", reference="none")
+    seen = []
+    handle = objective.model.video.patch_embedding.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    losses = objective(batch)
+    handle.remove()
+    assert torch.equal(seen[0][:, :, 0], batch.data.video[:, :, 0])
+    worse = batch.noise.video.clone()
+    worse[:, :, 0] += 100
+    other = objective(dataclasses.replace(batch, noise=batch.noise.replace(Modality.VIDEO, worse)))
+    assert torch.equal(losses["loss"], other["loss"])
+
+
+def test_text_is_dropped_clip_by_clip(draw, objective):
+    batch = draw(text_drop=0.5, batch=10)
+    assert 0 < batch.dropped.sum() < 10
+    told = objective(dataclasses.replace(batch, dropped=torch.zeros_like(batch.dropped)))
+    untold = objective(dataclasses.replace(batch, dropped=torch.ones_like(batch.dropped)))
+    assert told["loss"] != untold["loss"] != objective(batch)["loss"]
+
+
+def test_independent_times_come_with_their_probability(draw):
+    batch = draw(independent_times=0.25, batch=400)
+    share = float((batch.times.video != batch.times.audio).float().mean())
+    assert abs(share - 0.25) < 0.08
+
+
+@pytest.mark.parametrize("config", [TimeConfig(), TimeConfig(shift=3.0), TimeConfig(distribution="logit_normal", mean=1.0)])
+def test_times_are_in_range_and_shift_towards_noise(config):
+    t = draw_time(config, 4000, torch.Generator().manual_seed(0))
+    assert 0 <= t.min() <= t.max() <= 1
+    expected = {1.0: 0.5, 3.0: 0.75}[config.shift] if config.distribution == "uniform" else 1 / (1 + math.exp(-1))
+    assert abs(float(t.median()) - expected) < 0.03
+
+
+def test_a_reference_is_of_the_speaker_but_of_another_clip(draw, cache):
+    batch = draw(no_reference=0.0, batch=10)
+    assert 2 <= batch.reference.shape[2] <= 6
+    by_name = {entry.file: n for n, entry in enumerate(cache.entries)}
+    for row, name in enumerate(batch.names):
+        clip = by_name[name]
+        speaker = cache.entries[clip].speaker
+        # Where its reference may come from: its own file, others of the speaker, or itself where nobody else is known.
+        places = [n for n, e in enumerate(cache.entries) if e.speaker == speaker and speaker and n != clip] or [clip]
+        whole = [cache.loose(3, "reference").float()] if clip == 3 else [cache.row(n, "audio").float() for n in places]
+        windows = [w.unfold(1, batch.reference.shape[2], 1) for w in whole]
+        assert any((w == batch.reference[row][:, None]).all(0).all(-1).any() for w in windows), name
+
+
+def test_same_clip_references_are_cut_from_the_clip(draw, cache):
+    batch = draw(reference="same_clip", no_reference=0.0, batch=5)
+    for row in range(5):
+        windows = batch.data.audio[row].unfold(1, batch.reference.shape[2], 1)
+        assert (windows == batch.reference[row][:, None]).all(0).all(-1).any()
+
+
+def test_some_batches_have_no_reference(draw):
+    absent = sum(draw(step, batch=1, no_reference=0.25).reference is None for step in range(200))
+    assert 25 < absent < 80
+
+
+def test_a_knob_leaves_the_other_draws_as_they_were(draw):
+    a, b = draw(text_drop=0.0), draw(text_drop=1.0, independent_times=0.9, reference="none", mode="mixed")
+    assert torch.equal(a.times.video, b.times.video)
+    assert torch.equal(a.noise.video, b.noise.video)
+    assert a.names == b.names
+
+
+def test_audio_pretraining_touches_the_audio_branch_alone(draw, objective):
+    objective.zero_grad()
+    losses = objective(draw(streams="audio"))
+    losses["loss"].backward()
+    touched = {name.split(".")[0] for name, p in objective.model.named_parameters() if p.grad is not None and p.grad.any()}
+    assert "audio" in touched
+    assert not touched & {"video"}
+    objective.zero_grad()
+
+
+def test_gradient_checkpointing_changes_no_gradient(draw, objective):
+    batch, gradients = draw(), []
+    for on in (False, True):
+        objective.model.gradient_checkpointing = on
+        objective.zero_grad()
+        objective(batch)["loss"].backward()
+        gradients.append({n: p.grad.clone() for n, p in objective.named_parameters() if p.grad is not None})
+    objective.model.gradient_checkpointing = False
+    assert gradients[0].keys() == gradients[1].keys()
+    assert all(torch.allclose(g, gradients[1][n], atol=1e-6) for n, g in gradients[0].items())
+    objective.zero_grad()
