@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("bench", "roundtrip", "train", "world")
+COMMANDS = ("bench", "roundtrip", "world")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
