@@ -1,4 +1,4 @@
-"""The audio codec against MMAudio's own implementation, and against ComfyUI's where a checkout is at hand.
+"""The audio codec against MMAudio's own implementation.
 
 MMAudio's is not run here: ``fixtures/audio_codec_mmaudio.npz`` and ``fixtures/audio_codec_mmaudio_keys.json.gz`` hold what it
 gave for weights and inputs that anybody can make again from their names. To make the fixtures again, with ``librosa`` and a
@@ -11,7 +11,6 @@ import json
 import os
 import sys
 import types
-import warnings
 import zlib
 from pathlib import Path
 
@@ -216,54 +215,6 @@ def test_old_and_new_names_of_weight_norm_are_the_same(tables, codec):
     assert old.keys() != vocoder.keys()
     state = from_mmaudio(vae, old)
     assert all(torch.equal(value, state[key]) for key, value in codec.state_dict().items())
-
-
-@pytest.fixture(scope="module")
-def comfy():
-    """ComfyUI's VAE and vocoder modules."""
-    root = Path(os.environ.get("COMFYUI_PATH", "~/comfy/ComfyUI")).expanduser()
-    if not (root / "comfy" / "ldm" / "mmaudio" / "vae").is_dir():
-        pytest.skip(f"no ComfyUI with MMAudio's VAE at {root}; set COMFYUI_PATH")
-    argv, sys.argv = sys.argv, sys.argv[:1]
-    sys.path.insert(0, str(root))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if not torch.cuda.is_available():
-                importlib.import_module("comfy.cli_args").args.cpu = True
-            vae = importlib.import_module("comfy.ldm.mmaudio.vae.vae")
-            vocoder = importlib.import_module("comfy.ldm.mmaudio.vae.bigvgan")
-    except ImportError as error:
-        pytest.skip(f"ComfyUI at {root} does not import here: {error}")
-    finally:
-        sys.path.remove(str(root))
-        sys.argv = argv
-    return vae, vocoder
-
-
-def test_codec_is_comfyuis(codec, comfy):
-    table = to_comfyui(codec.state_dict())
-    vae = comfy[0].VAE(data_dim=80, embed_dim=20, hidden_dim=SMALL.vae.width)
-    vae.load_state_dict({k.removeprefix("vae."): v for k, v in table.items() if k.startswith("vae.")}, strict=True)
-    config = SMALL.vocoder
-    vocoder = comfy[1].BigVGANVocoder(
-        {
-            "resblock": "1",
-            "num_mels": config.mel_bins,
-            "upsample_rates": list(config.rates),
-            "upsample_kernel_sizes": list(config.rate_kernels),
-            "upsample_initial_channel": config.width,
-            "resblock_kernel_sizes": list(config.block_kernels),
-            "resblock_dilation_sizes": [list(dilations) for dilations in config.block_dilations],
-            "activation": "snakebeta",
-            "snake_logscale": True,
-        }
-    )
-    vocoder.load_state_dict({k.removeprefix("vocoder."): v for k, v in table.items() if k.startswith("vocoder.")}, strict=True)
-    with torch.no_grad():
-        close(codec.audio_vae.encode(spectrogram()), vae.encode(spectrogram()).mean)
-        close(codec.audio_vae.decode(latents()), vae.decode(latents()))
-        close(codec.vocoder(spectrogram()), vocoder(spectrogram()))
 
 
 def test_comfyuis_table_of_a_codec_reads_back(codec):

@@ -2,8 +2,6 @@
 
 import gzip
 import json
-import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -111,37 +109,3 @@ def test_published_statistics_are_those_of_the_diffusers_pipeline_order():
     z = torch.randn(1, 48, 1, 1, 1)
     torch.testing.assert_close(vae.normalise(vae.denormalise(z)), z)
     torch.testing.assert_close(vae.denormalise(torch.zeros_like(z)).flatten(), torch.tensor(WAN_MEAN))
-
-
-@pytest.fixture(scope="module")
-def comfy_vae():
-    root = Path(os.environ.get("COMFYUI_PATH", "~/comfy/ComfyUI")).expanduser()
-    if not root.is_dir():
-        pytest.skip(f"no ComfyUI checkout at {root}")
-    arguments, sys.argv = sys.argv, ["comfy", "--cpu"]
-    sys.path.insert(0, str(root))
-    try:
-        import comfy.options  # noqa: PLC0415
-
-        comfy.options.enable_args_parsing()
-        from comfy.ldm.wan import vae2_2  # noqa: PLC0415
-    except ImportError as error:
-        pytest.skip(f"the ComfyUI checkout at {root} does not import: {error}")
-    finally:
-        sys.path.remove(str(root))
-        sys.argv = arguments
-    return vae2_2
-
-
-def test_encode_and_decode_equal_comfyui(comfy_vae, pair):
-    ours, _ = pair
-    reference = comfy_vae.WanVAE(
-        dim=8, dec_dim=12, z_dim=48, dim_mult=[1, 2, 4, 4], num_res_blocks=2, temperal_downsample=[False, True, True]
-    )
-    reference.load_state_dict(ours.state_dict())
-    reference.requires_grad_(False)
-    generator = torch.Generator().manual_seed(0)
-    x = torch.rand(1, 3, 9, 48, 32, generator=generator) * 2 - 1
-    z = torch.randn(1, 48, 3, 3, 2, generator=generator)
-    torch.testing.assert_close(ours.encode(x), ours.normalise(reference.encode(x)), atol=1e-4, rtol=0)
-    torch.testing.assert_close(ours.decode(z, clamp=False), reference.decode(ours.denormalise(z)), atol=1e-4, rtol=0)
