@@ -1,28 +1,26 @@
 """Speed and memory of the codecs: the video codec beside diffusers' in one run, and the audio codec against the clock.
 
 Weights are random and of middling width: the ratios are those of the code, not of a file. The two implementations take turns
-with the same weights, shapes and threads, and the best of the rounds counts.
+with the same weights, shapes and threads, and medians are compared.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..atomic import replacing
 from ..codecs.audio import AudioCodec, audio_codec_preset, decode_realtime_factor
 from ..codecs.video_vae import VideoVAE, VideoVAEConfig
 from ..weights.video_vae import from_diffusers
+from .timing import interleaved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,19 +56,6 @@ FULL = Plan(
     seconds=1.0,
 )
 QUICK = Plan(width=8, clips=((5, 32, 32),), rounds=1, peak_clip=(128, 128), peak_width=8, preset="tiny", seconds=0.5)
-
-
-def run(*, json_path: Path | None, quick: bool = False) -> dict[str, float]:
-    """Measure the codecs and write the figures to a file; see :func:`measure`.
-
-    Raises:
-        ValueError: as :func:`measure`, or the file cannot be written.
-    """
-    figures = measure(quick=quick)
-    if json_path is not None:
-        with replacing(json_path) as temporary:
-            temporary.write_text(json.dumps(figures, indent=2) + "\n")
-    return figures
 
 
 def measure(*, quick: bool = False) -> dict[str, float]:
@@ -136,18 +121,15 @@ def _over_diffusers(plan: Plan) -> tuple[float, float]:
     for frames, height, width in plan.clips:
         x = torch.rand(1, 3, frames, height, width) * 2 - 1
         z = torch.randn(1, config.channels, 1 + (frames - 1) // 4, height // 16, width // 16)
-        works = [(ours.decode, z), (theirs.decode, z), (ours.encode, x), (theirs.encode, x)]
-        best = [math.inf] * len(works)
-        for _ in range(plan.rounds):
-            best = [min(least, _seconds(*work)) for least, work in zip(best, works, strict=True)]
-        totals = [total + least for total, least in zip(totals, best, strict=True)]
+        works: dict[str, Callable[[], object]] = {
+            "our decoding": partial(ours.decode, z),
+            "their decoding": partial(theirs.decode, z),
+            "our encoding": partial(ours.encode, x),
+            "their encoding": partial(theirs.encode, x),
+        }
+        times = interleaved(works, rounds=plan.rounds, device=x.device).values()
+        totals = [total + seconds for total, seconds in zip(totals, times, strict=True)]
     return totals[0] / totals[1], totals[2] / totals[3]
-
-
-def _seconds(work: Callable[[torch.Tensor], object], x: torch.Tensor) -> float:
-    start = time.perf_counter()
-    work(x)
-    return time.perf_counter() - start
 
 
 def _peak(plan: Plan, frames: int) -> float:
