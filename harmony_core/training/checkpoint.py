@@ -13,6 +13,7 @@ import json
 import re
 import shutil
 import uuid
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,12 @@ class Checkpoints:
         state = self.read_state(path)
         sharded = any(isinstance(value, DTensor) for value in tensors.values())
         if state.sharded:
-            load(dict(tensors), checkpoint_id=path, no_dist=self._world.size == 1)
+            try:
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process is meant to read them
+                    load(dict(tensors), checkpoint_id=path, no_dist=self._world.size == 1)
+            except (CheckpointException, OSError) as error:
+                raise ValueError(f"the checkpoint {path} is damaged or of another network: {error}") from error
             return state.step
         if sharded:
             raise ValueError(f"{path} was written with whole weights (run.sharding ddp) and cannot be resumed in parts")

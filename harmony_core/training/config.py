@@ -243,6 +243,28 @@ class StageConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SamplesConfig:
+    """Clips generated after each checkpoint, with the averaged weights.
+
+    Attributes:
+        clips: how many; captions and transcripts are those of the data set's first clips.
+        steps: sampling steps.
+        shift: of the sampling schedule.
+    """
+
+    clips: int = 0
+    steps: int = 24
+    shift: float = 3.0
+
+    def __post_init__(self) -> None:
+        check_fields(self, "samples")
+        _at_least(self.clips, 0, "samples.clips")
+        _at_least(self.steps, 1, "samples.steps")
+        if not self.shift > 0:
+            raise ValueError(f"samples.shift is positive, got {self.shift}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelRun:
     """Training of the joint model.
 
@@ -256,6 +278,7 @@ class ModelRun:
         audio_codec: likewise.
         stages: one after the other.
         gradient_checkpointing: compute each layer twice and hold only what is between layers.
+        samples: clips generated while training.
     """
 
     kind: Literal["model"]
@@ -267,6 +290,7 @@ class ModelRun:
     audio_codec: str
     stages: tuple[StageConfig, ...]
     gradient_checkpointing: bool = False
+    samples: SamplesConfig = field(default_factory=SamplesConfig)
 
     def __post_init__(self) -> None:
         check_fields(self, "config")

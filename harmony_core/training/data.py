@@ -23,7 +23,7 @@ from ..geometry import ClipSpec
 from ..media import read_audio, read_clip, to_mono
 from ..progress import Progress
 from ..records import from_record
-from .store import INDEX, Entry, Store, writing
+from .store import INDEX, Entry, Store, same_shape, writing
 
 MANIFEST = "manifest.jsonl"
 SHOWN = 10
@@ -124,7 +124,7 @@ def open_source(folder: str | Path, spec: ClipSpec) -> Source:
     if not (folder / INDEX).is_file():
         return MediaFolder(folder, spec)
     packed = PackedClips(folder)
-    if packed.spec != spec:
+    if not same_shape(packed.spec, spec):
         raise ValueError(f"the clips in {folder} are {_shape(packed.spec)}, the config wants {_shape(spec)}")
     return packed
 
@@ -215,4 +215,4 @@ def _int16(wave: Tensor) -> Tensor:
 
 
 def _shape(spec: ClipSpec) -> str:
-    return f"{spec.frames} frames of {spec.width} x {spec.height} at {spec.fps:g} fps, grid {spec.grid}"
+    return f"{spec.frames} frames of {spec.width} x {spec.height} at {spec.fps:g} fps"

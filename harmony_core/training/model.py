@@ -10,13 +10,14 @@ from torch import Tensor
 
 from ..models.harmony import Harmony
 from ..progress import Progress
-from ..weights.checkpoint import CODEC_PARTS, load_checkpoint, save_checkpoint
+from ..weights.checkpoint import CODEC_PARTS, CodecConfigs, load_checkpoint, save_checkpoint
 from ..weights.files import load_into
 from .cache import LatentCache
 from .config import ModelRun
 from .distributed import World
 from .loop import Hooks, Phase, train
 from .objective import Objective
+from .store import same_shape
 from .tasks import draw_batch
 
 FILE = "model.safetensors"
@@ -29,6 +30,7 @@ def train_model(
     config: ModelRun,
     cache: LatentCache,
     *,
+    codecs: CodecConfigs | None = None,
     extras: Mapping[str, Tensor] | None = None,
     metadata: Mapping[str, str] | None = None,
     measure: Measure | None = None,
@@ -41,7 +43,8 @@ def train_model(
     Args:
         config: of the run.
         cache: latents of the data set.
-        extras: tensors of codecs that go into the model's file, under ``video_vae.``, ``audio_vae.`` and ``vocoder.``.
+        codecs: configs of the codecs that go into the model's file.
+        extras: tensors of those codecs, under ``video_vae.``, ``audio_vae.`` and ``vocoder.``.
         metadata: goes there too.
         measure: called after each checkpoint.
         world: the processes.
@@ -55,14 +58,14 @@ def train_model(
         ValueError: see :func:`.loop.train`; or the cache is of another shape than the config's clips.
     """
     spec = config.data.spec(config.model)
-    if cache.spec != spec:
+    if not same_shape(cache.spec, spec):
         raise ValueError(f"the latents in {cache.folder} are of clips {cache.spec}, the config's are {spec}")
     model = start_model(config)
     model.gradient_checkpointing = config.gradient_checkpointing
     path = Path(config.run.output) / FILE
 
     def export(weights: Mapping[str, Tensor]) -> None:
-        save_checkpoint(path, config.model, {**weights, **(extras or {})}, metadata=metadata)
+        save_checkpoint(path, config.model, {**weights, **(extras or {})}, codecs=codecs, metadata=metadata)
 
     def measured(step: int, weights: Mapping[str, Tensor]) -> Mapping[str, float]:
         assert measure is not None

@@ -7,6 +7,7 @@ length from clip to clip (a reference) is stored under the row's number.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import shutil
 import uuid
@@ -198,6 +199,16 @@ class Store:
         shard, row = self._places[clip]
         key = f"{name}.{row}"
         return self._files[shard].get_tensor(key) if key in self._names[shard] else None
+
+
+def same_shape(a: ClipSpec, b: ClipSpec) -> bool:
+    """Whether clips, and their latents, are of one shape; how many latents a model's token covers does not matter."""
+    return unpatched(a) == unpatched(b)
+
+
+def unpatched(spec: ClipSpec) -> ClipSpec:
+    """The shape of clips without regard to a model's tokens."""
+    return dataclasses.replace(spec, grid=dataclasses.replace(spec.grid, patch=1))
 
 
 def _shard(number: int) -> str:

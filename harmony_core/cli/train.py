@@ -1,0 +1,201 @@
+"""Train a codec or the model as a YAML file says.
+
+What is made of the data set (packed clips for a codec, latents for the model) is made at the first run and kept. A run that was
+stopped or killed goes on with --resume. Several processes: torchrun --nproc-per-node N -m harmony_core train CONFIG
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..codecs.audio import AudioCodec
+    from ..codecs.video_vae import VideoVAE
+    from ..models.harmony import Harmony
+    from ..training.cache import LatentCache
+    from ..training.config import AnyRun, ModelRun
+    from ..training.data import PackedClips
+    from ..training.distributed import World
+    from ..training.model import Measure
+
+SUMMARY = "train a codec or the model"
+REDRAWN_EVERY = 0.2
+"""Seconds from one drawing of the progress line to the next."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The config, and whether to go on."""
+    parser.add_argument("config", type=Path, help="a YAML file; see configs/")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of the run")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Make what is missing of the data, then train.
+
+    Raises:
+        ValueError: something is wrong with the config, the data, the codecs or the run's folder.
+    """
+    from ..training.config import read_config
+    from ..training.distributed import connected
+
+    config = read_config(args.config)
+    with connected(config.run.device) as world:
+        if config.kind == "model":
+            path = _train_model(config, world, resume=args.resume)
+        else:
+            path = _train_codec(config, world, resume=args.resume)
+        if world.first:
+            print(f"wrote {path}")
+
+
+def _train_codec(config: AnyRun, world: World, *, resume: bool) -> Path:
+    from ..training.codecs import train_audio_codec, train_video_codec
+
+    clips = _packed(config, world)
+    line = ProgressLine("training", shown=world.first)
+    if config.kind == "codecs-video":
+        return train_video_codec(config, clips, world=world, resume=resume, progress=line)
+    assert config.kind == "codecs-audio"
+    return train_audio_codec(config, clips, world=world, resume=resume, progress=line)
+
+
+def _train_model(config: ModelRun, world: World, *, resume: bool) -> Path:
+    from ..runtime import Runtime
+    from ..training.codec_files import codec_tensors, load_sound_codec, load_video_codec
+    from ..training.model import train_model
+    from ..weights.checkpoint import CodecConfigs
+
+    runtime = Runtime(device=config.run.device)
+    codecs = load_video_codec(config.video_codec, runtime), load_sound_codec(config.audio_codec, runtime)
+    cache = _cached(config, world, *codecs)
+    return train_model(
+        config,
+        cache,
+        codecs=CodecConfigs(video=codecs[0].config, audio=codecs[1].config),
+        extras=codec_tensors(*codecs),
+        measure=_sampler(config, cache, *codecs) if config.samples.clips else None,
+        world=world,
+        resume=resume,
+        progress=ProgressLine("training", shown=world.first),
+    )
+
+
+def _packed(config: AnyRun, world: World) -> PackedClips:
+    """Packed clips: the data set itself, or made of it once, by the first process."""
+    from ..training.data import PackedClips, open_source, pack_clips
+    from ..training.store import INDEX
+
+    spec, folder, cache = config.data.spec(), Path(config.data.folder), Path(config.data.cache)
+    if not (folder / INDEX).is_file():
+        if world.first and not cache.exists():
+            source = open_source(folder, spec)
+            pack_clips(source, cache, shard_clips=config.data.shard_clips, progress=ProgressLine("reading clips"))
+        world.barrier()
+        folder = cache
+    packed = open_source(folder, spec)
+    if not isinstance(packed, PackedClips):
+        raise ValueError(f"{folder} holds no packed clips; remove it or name another data.cache")
+    return packed
+
+
+def _cached(config: ModelRun, world: World, video_codec: VideoVAE, audio_codec: AudioCodec) -> LatentCache:
+    """Latents of the data set, made once, by the first process."""
+    from ..training.cache import LatentCache, build_cache, fingerprint
+    from ..training.data import open_source
+
+    data = config.data
+    if world.first and not Path(data.cache).exists():
+        build_cache(
+            open_source(data.folder, data.spec(config.model)),
+            data.cache,
+            video_codec,
+            audio_codec,
+            null_pairs=data.null_pairs,
+            shard_clips=data.shard_clips,
+            progress=ProgressLine("encoding clips"),
+        )
+    world.barrier()
+    cache = LatentCache(data.cache)
+    if cache.made_with != fingerprint(video_codec, audio_codec):
+        raise ValueError(f"the latents in {data.cache} were made with other codecs; remove the folder to make them again")
+    return cache
+
+
+def _sampler(config: ModelRun, cache: LatentCache, video_codec: VideoVAE, audio_codec: AudioCodec) -> Measure:
+    """Writes clips generated after a checkpoint to the run's ``samples`` folder; measures how much moves and sounds in them."""
+    import torch
+
+    from ..canvas import Canvas
+    from ..conditioning import Conditioning
+    from ..denoiser import Setting
+    from ..encoders.symbols import to_symbols
+    from ..media import write_video
+    from ..pipeline import Schedule, sample
+    from ..types import Audio, Video
+
+    spec, wanted = config.data.spec(config.model), config.samples
+    count = min(wanted.clips, len(cache))
+    entries = cache.entries[:count]
+    folder = Path(config.run.output) / "samples"
+
+    @torch.no_grad()
+    def measure(step: int, model: Harmony) -> dict[str, float]:
+        told = Conditioning()
+        if model.config.caption is not None:
+            captions = [
+                to_symbols([getattr(e, f"{m}_caption") for e in entries], model.config.caption) for m in ("video", "audio")
+            ]
+            video, audio = (model.encode_captions(symbols) for symbols in captions)
+            told = Conditioning(video_caption=video, audio_caption=audio)
+        if model.config.speech is not None:
+            transcript = to_symbols([e.transcript for e in entries], model.config.speech)
+            told = dataclasses.replace(told, transcript=transcript)
+        setting = Setting(canvas=Canvas.blank(spec, batch=count), told=told)
+        schedule = Schedule(steps=wanted.steps, shift=wanted.shift)
+        latents = sample(model, setting, seeds=range(count), schedule=schedule).latents
+        frames, sound = video_codec.decode(latents.video), audio_codec.decode(latents.audio, samples=spec.samples)
+        folder.mkdir(exist_ok=True)
+        for n in range(count):
+            name = folder / f"step-{step:08d}-{n}.mp4"
+            one = Audio(sound.waveform[n : n + 1].cpu(), sound.sample_rate)
+            write_video(name, Video(frames[n : n + 1].cpu(), spec.fps), one)
+        moving = float(frames.diff(dim=2).abs().mean()) if spec.frames > 1 else 0.0
+        return {"motion": moving, "loudness": float(sound.waveform.square().mean().sqrt())}
+
+    return measure
+
+
+class ProgressLine:
+    """One line on the terminal, drawn over and over: what, how far, how long still."""
+
+    def __init__(self, what: str, *, shown: bool = True) -> None:
+        self._what, self._shown = what, shown
+        self._began: float | None = None
+        self._first = 0
+        self._drawn = 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        """See :data:`.progress.Progress`."""
+        now = time.monotonic()
+        if self._began is None:
+            # A resumed run begins somewhere; what was done before says nothing about the speed now.
+            self._began, self._first = now, done
+        if not self._shown or (done < total and now - self._drawn < REDRAWN_EVERY):
+            return
+        self._drawn = now
+        line = f"{self._what} {done}/{total}"
+        if done > self._first:
+            each = (now - self._began) / (done - self._first)
+            line += f", {each:.2f} s each, {_clock(each * (total - done))} left"
+        end = "\n" if done == total else ""
+        print(f"\r{line:<70}", end=end, file=sys.stderr, flush=True)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

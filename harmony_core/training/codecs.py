@@ -1,0 +1,266 @@
+"""Training of the small codecs: the video VAE, and the audio VAE with its vocoder.
+
+    video   |y - x| + squared (y - x)^2 + motion |dy - dx| + kl KL      d: change from frame to frame
+    sound   |mel' - mel| + kl KL, and for the vocoder, on cut pieces, spectral distances at several windows + mel distance
+
+There is no adversarial loss: on synthetic clips the regression losses suffice. At the end the latents' means and deviations are
+measured and become part of the codec, so that a model sees unit variance.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..codecs.audio import AudioCodec
+from ..codecs.audio_vae import LOG_VARIANCE, Posterior
+from ..codecs.mel import log_mel
+from ..codecs.video_vae import VideoVAE
+from ..progress import Progress
+from .codec_files import save_codec
+from .config import AudioCodecRun, VideoCodecRun
+from .data import PackedClips, generator, order
+from .distributed import World
+from .loop import Hooks, Phase, train
+from .objective import Losses
+from .spectral import spectral_distance
+
+# B batch, C channels, F frames, T latents in time, S samples, M mel bins, L mel frames
+
+VIDEO_FILE, AUDIO_FILE = "video_codec.safetensors", "audio_codec.safetensors"
+CROP_STREAM = 3
+NOISE_STREAM = 4
+MEASURED_AT_ONCE = 8
+QUIET_MEL = -2.5
+"""Log10 of mel magnitudes that the vocoder's loss takes for silence: 60 dB under a full-scale tone."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CodecBatch:
+    """Clips for a codec.
+
+    Attributes:
+        names: of the clips.
+        clips: (B, 3, F, H, W) or (B, S), in [-1, 1].
+        noise: for the draw from the posterior, of the latents' shape.
+        starts: (B,) where the vocoder's piece begins, mel frames; None for pictures.
+        decoded: (B,) bool, clips whose piece is decoded from latents; None for pictures.
+    """
+
+    names: tuple[str, ...]
+    clips: Tensor
+    noise: Tensor
+    starts: Tensor | None = None
+    decoded: Tensor | None = None
+
+    def part(self, index: int, parts: int) -> CodecBatch:
+        """One of ``parts`` equal parts."""
+        size = len(self.names) // parts
+        return self._map(lambda x: x[index * size : (index + 1) * size])
+
+    def to(self, device: torch.device | str) -> CodecBatch:
+        """On a device."""
+        return self._map(lambda x: x.to(device) if isinstance(x, Tensor) else x)
+
+    def _map(self, fn: Any) -> CodecBatch:
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return dataclasses.replace(self, **{name: fn(value) for name, value in values.items() if value is not None})
+
+
+class VideoObjective(nn.Module):
+    """The video VAE with its losses."""
+
+    def __init__(self, vae: VideoVAE, config: VideoCodecRun) -> None:
+        super().__init__()
+        self.vae, self.config = vae, config
+
+    def forward(self, batch: CodecBatch) -> Losses:
+        """Losses of a batch: ``loss``, ``absolute``, ``squared``, ``motion`` and ``kl``."""
+        mean, log_variance = self.vae.posterior(batch.clips)
+        posterior = Posterior(mean, log_variance.clamp(*LOG_VARIANCE))
+        z = posterior.mean + (0.5 * posterior.log_variance).exp() * batch.noise
+        error = self.vae.decode(self.vae.normalise(z), clamp=False) - batch.clips
+        terms = {"absolute": error.abs().mean(), "squared": error.square().mean(), "kl": posterior.kl().mean()}
+        terms["motion"] = error.diff(dim=2).abs().mean() if error.shape[2] > 1 else error.new_zeros(())
+        c = self.config
+        loss = terms["absolute"] + c.squared * terms["squared"] + c.motion * terms["motion"] + c.kl * terms["kl"]
+        return {"loss": loss, **{name: term.detach() for name, term in terms.items()}}
+
+
+class AudioObjective(nn.Module):
+    """The audio VAE and the vocoder with their losses; neither's gradient reaches the other."""
+
+    def __init__(self, codec: AudioCodec, config: AudioCodecRun) -> None:
+        super().__init__()
+        self.codec, self.config = codec, config
+
+    def forward(self, batch: CodecBatch) -> Losses:
+        """Losses of a batch: ``loss``, ``vae``, ``kl``, ``spectral`` and ``mel``."""
+        assert batch.starts is not None
+        assert batch.decoded is not None
+        vae, c = self.codec.audio_vae, self.config
+        mel_BML = log_mel(batch.clips, self.codec.config.mel)
+        posterior = vae.posterior(mel_BML)
+        decoded_BML = vae.decode(posterior.mean + (0.5 * posterior.log_variance).exp() * batch.noise)
+        reconstruction = ((decoded_BML - mel_BML) / vae.data_std).abs().mean()
+        kl = posterior.kl().mean()
+        source = torch.where(batch.decoded[:, None, None], decoded_BML.detach(), mel_BML)
+        spectral, mel = self._vocoder(source, batch.clips, batch.starts)
+        loss = reconstruction + c.kl * kl + spectral + c.mel * mel
+        terms = {"vae": reconstruction, "kl": kl, "spectral": spectral, "mel": mel}
+        return {"loss": loss, **{name: term.detach() for name, term in terms.items()}}
+
+    def _vocoder(self, mel_BML: Tensor, wave_BS: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+        """The vocoder's losses on a piece of each clip."""
+        hop, length = self.codec.config.mel.hop, min(self.config.crop_frames, mel_BML.shape[2])
+        firsts = starts.tolist()
+        pieces = torch.stack([mel[:, s : s + length] for mel, s in zip(mel_BML, firsts, strict=True)])
+        truth = torch.stack([wave[s * hop : (s + length) * hop] for wave, s in zip(wave_BS, firsts, strict=True)])
+        made = self.codec.vocoder(pieces)[:, 0]
+        spectral = torch.stack([spectral_distance(made, truth, window) for window in self.config.windows]).mean()
+        a, b = (log_mel(wave, self.codec.config.mel).clamp(min=QUIET_MEL) for wave in (made, truth))
+        mel = (a - b).abs().mean()
+        return spectral, mel
+
+
+def train_video_codec(
+    config: VideoCodecRun,
+    clips: PackedClips,
+    *,
+    world: World | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Train a video codec.
+
+    Returns:
+        Its file, with averaged weights, written anew after each checkpoint.
+
+    Raises:
+        ValueError: see :func:`.loop.train`.
+    """
+    torch.manual_seed(config.run.seed)
+    vae = VideoVAE(config.codec)
+    path = Path(config.run.output) / VIDEO_FILE
+
+    def export(weights: Mapping[str, Tensor]) -> None:
+        save_codec(path, with_video_statistics(_copy(VideoVAE(config.codec), weights), clips, config.statistics_clips))
+
+    phase = Phase(name="video codec", steps=config.steps, optimizer=config.optimizer, draw=partial(_draw_video, config, clips))
+    hooks = Hooks(export=export)
+    train(VideoObjective(vae, config), vae, [phase], config, hooks, world=world, resume=resume, progress=progress)
+    return path
+
+
+def train_audio_codec(
+    config: AudioCodecRun,
+    clips: PackedClips,
+    *,
+    world: World | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Train an audio codec; as :func:`train_video_codec`."""
+    codec = AudioCodec(config.codec)
+    source = torch.Generator().manual_seed(config.run.seed)
+    codec.audio_vae.init_weights(source)
+    codec.vocoder.init_weights(source)
+    mean, std = _moments(log_mel(_waves(clips, config.statistics_clips), config.codec.mel))
+    codec.audio_vae.set_mel_statistics(mean, std.clamp(min=0.1))
+    path = Path(config.run.output) / AUDIO_FILE
+
+    def export(weights: Mapping[str, Tensor]) -> None:
+        measured = _copy(AudioCodec(config.codec), weights)
+        save_codec(path, with_audio_statistics(measured, clips, config.statistics_clips))
+
+    phase = Phase(name="audio codec", steps=config.steps, optimizer=config.optimizer, draw=partial(_draw_audio, config, clips))
+    hooks = Hooks(export=export)
+    train(AudioObjective(codec, config), codec, [phase], config, hooks, world=world, resume=resume, progress=progress)
+    return path
+
+
+@torch.no_grad()
+def with_video_statistics(vae: VideoVAE, clips: PackedClips, count: int) -> VideoVAE:
+    """The same codec, its latents of unit variance on these clips."""
+    picked = _spread(len(clips), count)
+    groups = [picked[n : n + MEASURED_AT_ONCE] for n in range(0, len(picked), MEASURED_AT_ONCE)]
+    raw = torch.cat([vae.posterior(_frames(clips, group, 0, clips.spec.frames))[0] for group in groups])
+    mean, std = _moments(raw.flatten(2))
+    config = dataclasses.replace(vae.config, mean=tuple(mean.tolist()), std=tuple(std.clamp(min=1e-3).tolist()))
+    return _copy(VideoVAE(config), vae.state_dict())
+
+
+@torch.no_grad()
+def with_audio_statistics(codec: AudioCodec, clips: PackedClips, count: int) -> AudioCodec:
+    """The same codec, its latents of unit variance on these clips."""
+    vae = codec.audio_vae
+    vae.set_latent_statistics(torch.zeros_like(vae.latent_mean), torch.ones_like(vae.latent_std))
+    waves = _whole_latents(_waves(clips, count), codec.config.hop)
+    mean, std = _moments(vae.encode(log_mel(waves, codec.config.mel)))
+    vae.set_latent_statistics(mean, std.clamp(min=1e-3))
+    return codec
+
+
+def _draw_video(config: VideoCodecRun, clips: PackedClips, step: int) -> CodecBatch:
+    picked = order(len(clips), step, config.run.batch, config.run.seed)
+    crops = generator(config.run.seed, step, CROP_STREAM)
+    start = int(torch.randint(0, config.data.frames - config.crop_frames + 1, (), generator=crops))
+    spec = clips.spec
+    shape = (len(picked), config.codec.channels, (config.crop_frames + 3) // 4, spec.height // 16, spec.width // 16)
+    return CodecBatch(
+        names=tuple(clips.entries[clip].file for clip in picked),
+        clips=_frames(clips, picked, start, config.crop_frames),
+        noise=torch.randn(shape, generator=generator(config.run.seed, step, NOISE_STREAM)),
+    )
+
+
+def _draw_audio(config: AudioCodecRun, clips: PackedClips, step: int) -> CodecBatch:
+    picked = order(len(clips), step, config.run.batch, config.run.seed)
+    codec = config.codec
+    waves = _whole_latents(clips.rows(picked, "wave").float() / 32767, codec.hop)
+    frames, batch = waves.shape[1] // codec.mel.hop, len(picked)
+    crops = generator(config.run.seed, step, CROP_STREAM)
+    shape = (batch, codec.vae.latent_channels, waves.shape[1] // codec.hop)
+    return CodecBatch(
+        names=tuple(clips.entries[clip].file for clip in picked),
+        clips=waves,
+        noise=torch.randn(shape, generator=generator(config.run.seed, step, NOISE_STREAM)),
+        starts=torch.randint(0, max(0, frames - config.crop_frames) + 1, (batch,), generator=crops),
+        decoded=torch.rand(batch, generator=crops) < config.decoded,
+    )
+
+
+def _frames(clips: PackedClips, picked: list[int], start: int, count: int) -> Tensor:
+    """Frames of some clips, (B, 3, count, H, W) in [-1, 1]."""
+    return torch.stack([clips.row(clip, "frames")[:, start : start + count] for clip in picked]).float() / 127.5 - 1
+
+
+def _waves(clips: PackedClips, count: int) -> Tensor:
+    return clips.rows(_spread(len(clips), count), "wave").float() / 32767
+
+
+def _whole_latents(waves: Tensor, hop: int) -> Tensor:
+    """Silence added up to whole latents, as the codec does."""
+    return nn.functional.pad(waves, (0, -waves.shape[1] % hop))
+
+
+def _spread(total: int, count: int) -> list[int]:
+    """At most ``count`` of ``total`` clips, evenly."""
+    count = min(total, count)
+    return [n * total // count for n in range(count)]
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each channel of (B, C, n)."""
+    return x.mean((0, 2)), x.std((0, 2))
+
+
+def _copy(module: Any, weights: Mapping[str, Tensor]) -> Any:
+    module.load_state_dict({name: value.detach().cpu() for name, value in weights.items()})
+    return module.requires_grad_(False).eval()
