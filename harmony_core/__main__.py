@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("bench", "roundtrip", "train", "world", "train")
+COMMANDS = ("bench", "roundtrip", "train", "world")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
