@@ -45,12 +45,44 @@ def run(args: argparse.Namespace) -> None:
 
     config = read_config(args.config)
     with connected(config.run.device) as world:
+        if world.first:
+            _make_world(config)
+        world.barrier()
         if config.kind == "model":
             path = _train_model(config, world, resume=args.resume)
         else:
             path = _train_codec(config, world, resume=args.resume)
         if world.first:
             print(f"wrote {path}")
+
+
+def _make_world(config: AnyRun) -> None:
+    """The data set of small-world clips that the config describes, if it is not there."""
+    from ..training.data import Clip, pack
+    from ..training.store import Entry
+    from ..world.clip import WorldClip, clip_spec
+    from ..world.dataset import dataset, recipes
+
+    data = config.data
+    if data.world is None or Path(data.folder).exists():
+        return
+
+    def pair(clip: WorldClip) -> tuple[Entry, Clip]:
+        entry = Entry(
+            file=f"{clip.kind}_{clip.seed:07d}",
+            video_caption=clip.video_caption,
+            audio_caption=clip.audio_caption,
+            transcript=clip.transcript,
+            speaker=clip.voice or None,
+            null=clip.kind == "still",
+        )
+        voice = clip.reference_audio
+        return entry, Clip(clip.frames, clip.samples[0], None if voice is None else voice.waveform[0, 0])
+
+    wanted = recipes(data.world.clips, first_seed=data.world.first_seed, split=data.world.split)
+    clips = map(pair, dataset(wanted))
+    line = ProgressLine("making clips")
+    pack(clips, clip_spec(data.world.split), data.folder, total=len(wanted), shard_clips=data.shard_clips, progress=line)
 
 
 def _train_codec(config: AnyRun, world: World, *, resume: bool) -> Path:

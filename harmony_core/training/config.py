@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from ..codecs.audio import PRESETS as AUDIO_PRESETS
 from ..codecs.audio import AudioCodecConfig
@@ -31,11 +31,32 @@ Reference = Literal["none", "same_clip", "same_speaker"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class WorldConfig:
+    """Clips of the small world.
+
+    Attributes:
+        clips: how many.
+        first_seed: of the first clip.
+        split: easy or hard.
+    """
+
+    clips: int
+    first_seed: int = 0
+    split: Literal["easy", "hard"] = "easy"
+
+    def __post_init__(self) -> None:
+        check_fields(self, "world")
+        _at_least(self.clips, 1, "world.clips")
+        _at_least(self.first_seed, 0, "world.first_seed")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Where the clips are.
 
     Attributes:
         folder: of videos with a ``manifest.jsonl``, or of packed clips.
+        world: clips of the small world that ``folder`` is made of if it is not there.
         cache: folder for what is made of them once (latents for a model, packed clips for a codec); made if it is not there.
         frames: of a clip, 1 + 4 k.
         height: pixels.
@@ -47,6 +68,7 @@ class DataConfig:
     """
 
     folder: str
+    world: WorldConfig | None = None
     cache: str
     frames: int = 49
     height: int = 64

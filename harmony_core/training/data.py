@@ -11,7 +11,7 @@ Only ``file`` is required. A further field ``meta`` may hold anything and is pas
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -130,21 +130,35 @@ def open_source(folder: str | Path, spec: ClipSpec) -> Source:
 
 
 def pack_clips(source: Source, folder: str | Path, *, shard_clips: int = 256, progress: Progress | None = None) -> PackedClips:
-    """Keep a data set's clips as 8-bit pictures and 16-bit sound, for quick reading in any order.
+    """Keep a data set's clips as 8-bit pictures and 16-bit sound, for quick reading in any order; see :func:`pack`."""
+    clips = ((entry, source.clip(index)) for index, entry in enumerate(source.entries))
+    return pack(clips, source.spec, folder, total=len(source.entries), shard_clips=shard_clips, progress=progress)
+
+
+def pack(
+    clips: Iterable[tuple[Entry, Clip]],
+    spec: ClipSpec,
+    folder: str | Path,
+    *,
+    total: int,
+    shard_clips: int = 256,
+    progress: Progress | None = None,
+) -> PackedClips:
+    """Pack clips as they come.
 
     Args:
-        source: the data set.
+        clips: what is said about each, and it.
+        spec: their shape.
         folder: to make.
+        total: how many, for ``progress``.
         shard_clips: clips a shard holds.
         progress: called after each clip.
 
     Raises:
         ValueError: the folder is there already or cannot be written, or a clip cannot be read or is of another shape.
     """
-    folder, spec, count = Path(folder), source.spec, len(source.entries)
-    with writing(folder, kind="clips", spec=spec, shard_clips=shard_clips) as writer:
-        for index, entry in enumerate(source.entries):
-            clip = source.clip(index)
+    with writing(Path(folder), kind="clips", spec=spec, shard_clips=shard_clips) as writer:
+        for done, (entry, clip) in enumerate(clips, 1):
             if clip.frames.shape != (3, spec.frames, spec.height, spec.width) or clip.wave.shape != (spec.samples,):
                 found = f"{tuple(clip.frames.shape)} and {tuple(clip.wave.shape)}"
                 raise ValueError(f"clip {entry.file} is not of the data set's shape, {_shape(spec)}: it has {found}")
@@ -152,7 +166,7 @@ def pack_clips(source: Source, folder: str | Path, *, shard_clips: int = 256, pr
             frames = ((clip.frames.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
             writer.add(entry, {"frames": frames, "wave": _int16(clip.wave)}, loose)
             if progress is not None:
-                progress(index + 1, count)
+                progress(done, total)
     return PackedClips(folder)
 
 
