@@ -26,7 +26,7 @@ _LOUD_SPEED = 190.0
 _FIRST_EVENT, _LAST_EVENT = 0.12, 0.17  # seconds from the start and from the end of the clip
 _APART = {"easy": 0.14, "hard": 0.08}
 _CLEAR = {"easy": 3, "hard": 1}  # pictures before and after an event in which no ball hides another
-_FEWEST_MOST = {"easy": (2, 5), "hard": (5, 14)}
+_FEWEST_MOST = {"easy": (1, 4), "hard": (5, 14)}
 _TRIES = 20_000
 _START_AGAIN = 0.02
 
