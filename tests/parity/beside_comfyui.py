@@ -74,6 +74,9 @@ def audio() -> dict[str, float]:
     codec.audio_vae.init_weights()
     codec.vocoder.init_weights()
     codec.requires_grad_(False)
+    for parameter in codec.parameters():  # biases, gains and snakes, which start even
+        if parameter.ndim < 3:
+            parameter.normal_(std=0.2)
     table = to_comfyui(codec.state_dict())
 
     def part(prefix: str) -> dict[str, torch.Tensor]:
@@ -100,6 +103,7 @@ def audio() -> dict[str, float]:
         "audio_encode_error": (codec.audio_vae.encode(mel) - vae.encode(mel).mean).abs().max().item(),
         "audio_decode_error": (codec.audio_vae.decode(z) - vae.decode(z)).abs().max().item(),
         "vocoder_error": (codec.vocoder(mel) - vocoder(mel)).abs().max().item(),
+        "vocoder_spread": vocoder(mel).std().item(),
     }
 
 

@@ -19,3 +19,7 @@ def test_the_same_numbers(figures, name):
 def test_decoding_pictures_is_not_slower(figures):
     """By more than the noise of a shared machine."""
     assert figures["video_decode_over_comfyui"] < 1.1
+
+
+def test_the_sound_compared_is_no_silence(figures):
+    assert figures["vocoder_spread"] > 0.01
