@@ -224,16 +224,25 @@ def _draw_audio(config: AudioCodecRun, clips: PackedClips, step: int) -> CodecBa
     picked = order(len(clips), step, config.run.batch, config.run.seed)
     codec = config.codec
     waves = _whole_latents(clips.rows(picked, "wave").float() / 32767, codec.hop)
-    frames, batch = waves.shape[1] // codec.mel.hop, len(picked)
+    batch = len(picked)
     crops = generator(config.run.seed, step, CROP_STREAM)
     shape = (batch, codec.vae.latent_channels, waves.shape[1] // codec.hop)
     return CodecBatch(
         names=tuple(clips.entries[clip].file for clip in picked),
         clips=waves,
         noise=torch.randn(shape, generator=generator(config.run.seed, step, NOISE_STREAM)),
-        starts=torch.randint(0, max(0, frames - config.crop_frames) + 1, (batch,), generator=crops),
+        starts=_draw_starts(waves, config, crops),
         decoded=torch.rand(batch, generator=crops) < config.decoded,
     )
+
+
+def _draw_starts(waves_BS: Tensor, config: AudioCodecRun, source: torch.Generator) -> Tensor:
+    """Where the vocoder's pieces begin, (B,): anywhere, but oftener where there is sound; silence teaches little."""
+    power_BL = waves_BS.unflatten(1, (-1, config.codec.mel.hop)).square().mean(2)
+    length = min(config.crop_frames, power_BL.shape[1])
+    inside = power_BL.unfold(1, length, 1).mean(2)
+    weight = inside.sqrt() + 0.1 * inside.amax(1, keepdim=True).sqrt() + 1e-6
+    return torch.multinomial(weight, 1, generator=source)[:, 0]
 
 
 def _frames(clips: PackedClips, picked: list[int], start: int, count: int) -> Tensor:

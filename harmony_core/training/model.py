@@ -8,6 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..config import HarmonyConfig
+from ..encoders.symbols import to_symbols
 from ..models.harmony import Harmony
 from ..progress import Progress
 from ..weights.checkpoint import CODEC_PARTS, CodecConfigs, load_checkpoint, save_checkpoint
@@ -60,6 +62,7 @@ def train_model(
     spec = config.data.spec(config.model)
     if not same_shape(cache.spec, spec):
         raise ValueError(f"the latents in {cache.folder} are of clips {cache.spec}, the config's are {spec}")
+    check_texts(cache, config.model)
     model = start_model(config)
     model.gradient_checkpointing = config.gradient_checkpointing
     path = Path(config.run.output) / FILE
@@ -78,6 +81,22 @@ def train_model(
     hooks = Hooks(export=export, measure=measured if measure is not None else None)
     train(Objective(model), model, phases, config, hooks, world=world, resume=resume, progress=progress)
     return path
+
+
+def check_texts(cache: LatentCache, config: HarmonyConfig) -> None:
+    """Refuse texts the model's encoders cannot read, before anything is trained.
+
+    Raises:
+        ValueError: a caption or transcript is too long or has an unknown symbol; clip and symbol are named.
+    """
+    for entry in cache.entries:
+        try:
+            if config.caption is not None:
+                to_symbols([entry.video_caption, entry.audio_caption], config.caption)
+            if config.speech is not None:
+                to_symbols([entry.transcript], config.speech)
+        except ValueError as error:  # noqa: PERF203 - once a run
+            raise ValueError(f"clip {entry.file}: {error}") from error
 
 
 def start_model(config: ModelRun) -> Harmony:

@@ -12,15 +12,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from harmony_core.geometry import ClipSpec, Grid
 from harmony_core.progress import Cancelled
 from harmony_core.records import to_record
+from harmony_core.training.cache import LatentCache
 from harmony_core.training.config import ObjectiveConfig, OptimizerConfig, StageConfig
 from harmony_core.training.loop import Hooks, Phase, read_log, train
 from harmony_core.training.model import start_model, train_model
 from harmony_core.training.objective import Objective
+from harmony_core.training.store import Entry, writing
 from harmony_core.training.tasks import draw_batch
 from harmony_core.types import Modality
 from harmony_core.weights.checkpoint import load_checkpoint
+
+SPEC = ClipSpec(frames=9, height=32, width=32, grid=Grid(patch=1))
 
 
 def losses(folder) -> list[dict]:
@@ -210,3 +215,14 @@ def test_a_damaged_checkpoint_is_named(make_run, cache, gone):
     os.truncate(path, 10)
     with pytest.raises(ValueError, match="step-00000003 is damaged"):
         train_model(config, cache, resume=True)
+
+
+def test_a_text_the_model_cannot_read_is_named_before_the_first_step(make_run, tmp_path):
+    folder = tmp_path / "odd"
+    with writing(folder, kind="latents", spec=SPEC) as writer:
+        row = {"video": torch.zeros(SPEC.video_shape()[1:]), "audio": torch.zeros(SPEC.audio_shape()[1:])}
+        writer.add(Entry(file="fine.mp4", transcript="hi"), row)
+        writer.add(Entry(file="odd.mp4", transcript="hé"), row)
+    with pytest.raises(ValueError, match=r"clip odd\.mp4: .*'é'"):
+        train_model(make_run(), LatentCache(folder))
+    assert not Path(make_run().run.output).exists()
