@@ -124,7 +124,8 @@ class AudioObjective(nn.Module):
         truth = torch.stack([wave[s * hop : (s + length) * hop] for wave, s in zip(wave_BS, firsts, strict=True)])
         made = self.codec.vocoder(pieces)[:, 0]
         spectral = torch.stack([spectral_distance(made, truth, window) for window in self.config.windows]).mean()
-        a, b = (log_mel(wave, self.codec.config.mel).clamp(min=QUIET_MEL) for wave in (made, truth))
+        # Added, not a bound: see spectral_distance.
+        a, b = ((10 ** log_mel(wave, self.codec.config.mel) + 10**QUIET_MEL).log10() for wave in (made, truth))
         mel = (a - b).abs().mean()
         return spectral, mel
 

@@ -33,10 +33,12 @@ def spectral_distance(made: Tensor, truth: Tensor, window: int) -> Tensor:
     a, b = (_magnitudes(wave, window) for wave in (made, truth))
     against = b.square().mean((1, 2)) + (QUIET * window) ** 2
     convergence = ((a - b).square().mean((1, 2)) / against + EPS).sqrt() - EPS**0.5
-    return convergence.mean() + (a.log() - b.log()).abs().mean()
+    # The floor is added, not a bound: a bound would leave a sound that is too quiet without a gradient to grow by.
+    floor = FLOOR * window
+    return convergence.mean() + ((a + floor).log() - (b + floor).log()).abs().mean()
 
 
 def _magnitudes(wave: Tensor, window: int) -> Tensor:
     hann = torch.hann_window(window, device=wave.device)
     spectrum = torch.stft(wave.float(), window, hop_length=window // 4, window=hann, center=False, return_complex=True)
-    return (spectrum.real.square() + spectrum.imag.square()).clamp(min=(FLOOR * window) ** 2).sqrt()
+    return (spectrum.real.square() + spectrum.imag.square()).add(EPS).sqrt()

@@ -121,6 +121,9 @@ def test_spectral_distance_is_nothing_for_equal_sounds_and_hears_pitch_not_phase
     higher = torch.sin(2 * math.pi * 520 * t)[None]
     assert spectral_distance(wave, wave, 1024) == 0
     assert spectral_distance(turned, wave, 1024) < 0.5 * spectral_distance(higher, wave, 1024)
+    quiet = (1e-6 * higher).requires_grad_(True)
+    spectral_distance(quiet, wave, 1024).backward()
+    assert quiet.grad.any()  # silence is no trap
     with pytest.raises(ValueError, match="shorter than a spectral window"):
         spectral_distance(wave[:, :100], wave[:, :100], 1024)
 
