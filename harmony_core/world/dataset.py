@@ -53,7 +53,7 @@ class Recipe:
         if self.voices not in get_args(Voices):
             raise ValueError(f"voices are seen or unseen, got {self.voices!r}")
         clip_spec(self.split)
-        if not isinstance(self.seed, int) or not 0 <= self.seed < TEST_SEEDS.stop:
+        if type(self.seed) is not int or not 0 <= self.seed < TEST_SEEDS.stop:
             raise ValueError(f"a seed is a whole number from 0 to {TEST_SEEDS.stop - 1}, got {self.seed!r}")
 
     def generator(self) -> np.random.Generator:

@@ -57,8 +57,8 @@ class JudgesConfig:
     first_seed: int = 900_000
     talks: int = 1200
     clips: int = 320
-    listener_steps: int = 900
-    sync_steps: int = 450
+    listener_steps: int = 600
+    sync_steps: int = 300
     batch: int = 16
     learning_rate: float = 3e-3
 

@@ -27,7 +27,7 @@ _FIRST_EVENT, _LAST_EVENT = 0.12, 0.17  # seconds from the start and from the en
 _APART = {"easy": 0.14, "hard": 0.08}
 _CLEAR = {"easy": 3, "hard": 1}  # pictures before and after an event in which no ball hides another
 _FEWEST_MOST = {"easy": (1, 4), "hard": (5, 14)}
-_TRIES = 20_000
+_TRIES = 100_000
 _START_AGAIN = 0.02
 
 
@@ -179,28 +179,31 @@ def _clear(one: Bouncing, two: Bouncing, times: Floats) -> bool:
     return bool(np.hypot(x1 - x2, y1 - y2).min() > one.ball.radius + two.ball.radius)
 
 
-def _impacts(split: Split, spec: ClipSpec, rng: np.random.Generator, room: Room, counts: tuple[int, ...]) -> list[Bouncing]:
-    """Balls of different materials whose events all fit."""
+def _impacts(
+    split: Split, spec: ClipSpec, rng: np.random.Generator, make_room: Callable[[], Room], counts: tuple[int, ...]
+) -> tuple[Room, list[Bouncing]]:
+    """Balls of different materials whose events all fit, and their room; now and then the search starts again in another."""
     count = int(rng.choice(counts))
     materials = [str(name) for name in rng.permutation(list(COLOURS))[:count]]
-    balls: list[Bouncing] = []
+    room, balls = make_room(), list[Bouncing]()
+    fewest, most = _FEWEST_MOST[split]
     for _ in range(_TRIES):
         ball = _bouncing(rng, room, spec.seconds, materials[len(balls)])
-        share = len(ball.path.contacts) <= 2 + _FEWEST_MOST[split][1] / count
+        share = len(ball.path.contacts) <= 2 + most / count
         if share and _fits([*balls, ball], split, spec.seconds):
             balls.append(ball)
-        elif balls and rng.random() < _START_AGAIN:
-            balls.clear()
-        if len(balls) == count:
-            if sum(len(b.path.contacts) for b in balls) >= _FEWEST_MOST[split][0]:
-                return balls
-            balls.clear()
+            if len(balls) < count:
+                continue
+            if sum(len(b.path.contacts) for b in balls) >= fewest:
+                return room, balls
+        elif rng.random() > _START_AGAIN:
+            continue
+        room, balls = make_room(), []
     raise AssertionError(f"no scene fits after {_TRIES} tries")
 
 
 def _impact(split: Split, spec: ClipSpec, rng: np.random.Generator) -> Scene:
-    room = _room(spec, rng)
-    balls = _impacts(split, spec, rng, room, (1, 1, 2) if split == "easy" else (2, 3))
+    room, balls = _impacts(split, spec, rng, lambda: _room(spec, rng), (1, 1, 2) if split == "easy" else (2, 3))
     if split == "hard":  # a grey ball bounces too, and is never heard
         silent = _ball(rng, room, spec.seconds)
         grey = jitter(rng, (0.93, 0.93, 0.93), 0.05)
@@ -220,7 +223,7 @@ def _complex(split: Split, spec: ClipSpec, rng: np.random.Generator) -> Scene:
     room = _room(spec, rng, *((36.0, 62.0) if on_left else (2.0, 28.0)))
     room = replace(room, left_wall=not on_left, right_wall=on_left)
     ball_room = replace(room, left_wall=True, right_wall=True)
-    balls = _impacts(split, spec, rng, ball_room, (1,))
+    _, balls = _impacts(split, spec, rng, lambda: ball_room, (1,))
     x = 18.0 if on_left else 46.0
     face = sample_face(
         rng, frame_times(spec), x=x + rng.uniform(-1, 1), y=27 + rng.uniform(-1, 1), scale=rng.uniform(0.66, 0.74)
