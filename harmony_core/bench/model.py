@@ -24,7 +24,7 @@ from ..layers.rope import split_channels
 from ..models.alignment import align
 from ..models.branch import Branch, Stream
 from ..models.harmony import Harmony
-from ..models.interaction import Exchange, Interaction
+from ..models.interaction import Exchange, Interaction, WritingLink
 from ..pipeline import Schedule, sample
 from ..runtime import Runtime
 from ..types import AV, Modality
@@ -254,6 +254,7 @@ def _begin(branches: Any, latents: AV[torch.Tensor], modality: Modality) -> Stre
 def _exchange(layer: Interaction, streams: AV, exchanges: AV) -> None:
     for target in Modality:
         link = layer.links(target)["main"]
+        assert isinstance(link, WritingLink)
         memory = link.read(streams[target.other], exchanges[target])
         link.write(streams[target], memory, exchanges[target])
 

@@ -30,7 +30,7 @@ from ..types import AV, Modality
 from .alignment import Alignment, align
 from .branch import Branch, Fusion, Stream
 from .initialize import initialize
-from .interaction import Exchange, FusedLink, Interaction, Link, Memory, Point
+from .interaction import Exchange, FusedLink, Interaction, Link, Memory, Point, WritingLink
 from .sound_map import SoundMapRecorder
 
 # B batch, F latent frames, L audio latents, C width
@@ -420,6 +420,7 @@ class Harmony(nn.Module):
         changed = dict(streams)
         for target in streams:
             for link, memory, exchange in received[target]:
+                assert isinstance(link, WritingLink)
                 changed[target] = changed[target].to(link.write(changed[target], memory, exchange))
         return changed
 

@@ -9,7 +9,8 @@ Every link starts with zero output, so that a joint model begins as its two bran
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -55,22 +56,18 @@ class Exchange:
     recorder: SoundMapRecorder | None = None
 
 
-class Link(nn.Module):
+class Link(nn.Module, ABC):
     """One direction of one layer."""
 
     point = Point.AFTER
 
+    @abstractmethod
     def read(self, source: Stream, exchange: Exchange) -> Memory:
         """All the target will need of the source."""
-        raise NotImplementedError
 
-    def write(self, target: Stream, memory: Memory, exchange: Exchange) -> Tensor:
-        """The target's tokens, (B, L, C), changed by what was read."""
-        raise NotImplementedError
-
+    @abstractmethod
     def zero(self) -> None:
         """Make the output zero."""
-        raise NotImplementedError
 
     def wanted(self, target_prefix: int) -> bool:
         """Whether this link has anything to do for a target with so many reference tokens."""
@@ -78,7 +75,15 @@ class Link(nn.Module):
         return True
 
 
-class _AttentionLink(Link):
+class WritingLink(Link):
+    """A link that changes the target by itself, between the steps of a block."""
+
+    @abstractmethod
+    def write(self, target: Stream, memory: Memory, exchange: Exchange) -> Tensor:
+        """The target's tokens, (B, L, C), changed by what was read."""
+
+
+class _AttentionLink(WritingLink):
     """A link that attends: normalised target to normalised source."""
 
     def __init__(self, target: BranchConfig, source: BranchConfig, runtime: Runtime) -> None:
@@ -210,7 +215,7 @@ class StyleLink(_AttentionLink):
         return target_prefix > 0
 
 
-class CmcPositionalLink(Link):
+class CmcPositionalLink(WritingLink):
     """CMC-PE: the other stream's features, resampled to this one's time, added like a positional encoding."""
 
     point = Point.BEFORE
@@ -264,7 +269,7 @@ class FusedLink(Link):
         return F.pad(out, (0, 0, n, 0))
 
 
-KINDS = {"global": GlobalLink, "cmc_pe": CmcPositionalLink, "fused": FusedLink}
+KINDS: dict[str, Callable[..., Link]] = {"global": GlobalLink, "cmc_pe": CmcPositionalLink, "fused": FusedLink}
 
 
 class Interaction(nn.Module):
