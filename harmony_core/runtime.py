@@ -51,6 +51,22 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
+def usable_device(name: str, where: str = "--device") -> torch.device:
+    """The device of a name, seen to work.
+
+    Args:
+        name: as torch has it, such as cpu or cuda:0.
+        where: what the user gave it as, for the message.
+
+    Raises:
+        ValueError: there is no such device, or torch cannot use it here.
+    """
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise ValueError(f"{where} {name} cannot be used: {str(error).splitlines()[0]}") from error
+
+
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
     """Everything a module needs to build itself that is not its shape."""

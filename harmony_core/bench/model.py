@@ -26,7 +26,7 @@ from ..models.branch import Branch, Stream
 from ..models.harmony import Harmony
 from ..models.interaction import Exchange, Interaction, WritingLink
 from ..pipeline import Schedule, sample
-from ..runtime import Runtime
+from ..runtime import Runtime, usable_device
 from ..types import AV, Modality
 from .timing import interleaved, synchronize
 
@@ -194,9 +194,9 @@ def measure(name: str, *, device: str = "cpu") -> dict[str, float]:
         device: where; on a GPU weights are bf16 and absolute figures are added.
 
     Raises:
-        ValueError: an unknown preset, or diffusers is not installed.
+        ValueError: an unknown preset, a device that cannot be used, or diffusers is not installed.
     """
-    place = torch.device(device)
+    place = usable_device(device)
     bench = Bench(case(name), place, torch.bfloat16 if place.type == "cuda" else torch.float32)
     steps, driven, branch = bench.steps(), bench.driven(), bench.branch()
     ours, whole = bench.interaction("frame_wise"), bench.interaction("global")

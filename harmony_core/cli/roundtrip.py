@@ -76,14 +76,9 @@ def _check_request(args: argparse.Namespace) -> str:
 
 
 def _runtime(device: str) -> Runtime:
-    import torch
+    from ..runtime import Runtime, usable_device
 
-    from ..runtime import Runtime
-
-    try:
-        return Runtime(device=torch.empty(0, device=device).device)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        raise ValueError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
+    return Runtime(device=usable_device(device))
 
 
 def _video(args: argparse.Namespace, info: VideoInfo, runtime: Runtime, *, still: bool) -> Video:

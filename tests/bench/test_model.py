@@ -1,6 +1,7 @@
 import json
 import math
 
+import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -49,3 +50,9 @@ def test_operations_are_counted_as_the_layers_do_them():
 def test_an_unknown_preset_is_one_sentence(capsys):
     assert main(["bench", "model", "--preset", "huge"]) == 1
     assert "no preset 'huge'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("device", ["nonsense", "cuda:99"])
+def test_a_device_that_is_not_there_is_one_sentence(device, capsys):
+    assert main(["bench", "model", "--preset", "tiny", "--device", device]) == 1
+    assert f"--device {device} cannot be used" in capsys.readouterr().err
