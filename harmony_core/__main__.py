@@ -7,7 +7,9 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("bench", "roundtrip", "train", "world")
+COMMANDS = ("bench", "evaluate", "generate", "inspect", "roundtrip", "train", "world")
+INTERRUPTED = 130
+"""Exit status of a command that was stopped by Ctrl-C, as shells have it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,6 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"harmony: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("harmony: stopped", file=sys.stderr)
+        return INTERRUPTED
     return 0
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from .progress_line import ProgressLine
 
 if TYPE_CHECKING:
     from ..codecs.audio import AudioCodec
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from ..training.model import Measure
 
 SUMMARY = "train a codec or the model"
-REDRAWN_EVERY = 0.2
-"""Seconds from one drawing of the progress line to the next."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -202,34 +200,3 @@ def _sampler(config: ModelRun, cache: LatentCache, video_codec: VideoVAE, audio_
         return {"motion": moving, "loudness": float(sound.waveform.square().mean().sqrt())}
 
     return measure
-
-
-class ProgressLine:
-    """One line on the terminal, drawn over and over: what, how far, how long still."""
-
-    def __init__(self, what: str, *, shown: bool = True) -> None:
-        self._what, self._shown = what, shown
-        self._began: float | None = None
-        self._first = 0
-        self._drawn = 0.0
-
-    def __call__(self, done: int, total: int) -> None:
-        """See :data:`.progress.Progress`."""
-        now = time.monotonic()
-        if self._began is None:
-            # A resumed run begins somewhere; what was done before says nothing about the speed now.
-            self._began, self._first = now, done
-        if not self._shown or (done < total and now - self._drawn < REDRAWN_EVERY):
-            return
-        self._drawn = now
-        line = f"{self._what} {done}/{total}"
-        if done > self._first:
-            each = (now - self._began) / (done - self._first)
-            line += f", {each:.2f} s each, {_clock(each * (total - done))} left"
-        end = "\n" if done == total else ""
-        print(f"\r{line:<70}", end=end, file=sys.stderr, flush=True)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

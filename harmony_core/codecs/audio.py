@@ -23,6 +23,7 @@ from ..progress import Progress
 from ..runtime import Runtime
 from ..types import Audio
 from .audio_vae import AudioVAE, AudioVAEConfig, Posterior
+from .inversion import Inversion
 from .mel import MelConfig, log_mel
 from .vocoder import CHUNK_FRAMES, Vocoder, VocoderConfig
 
@@ -37,17 +38,25 @@ SAMPLE_RATES = (1_000, 768_000)
 
 @dataclass(frozen=True, kw_only=True)
 class AudioCodecConfig:
-    """The shapes of the three parts, refused where they do not fit together."""
+    """The shapes of the three parts, refused where they do not fit together.
+
+    Attributes:
+        mel: the spectrogram.
+        vae: the autoencoder of spectrograms.
+        vocoder: a trained vocoder; None where the waveform is computed from the spectrogram (see :mod:`.inversion`).
+    """
 
     mel: MelConfig = field(default_factory=MelConfig)
     vae: AudioVAEConfig = field(default_factory=AudioVAEConfig)
-    vocoder: VocoderConfig = field(default_factory=VocoderConfig)
+    vocoder: VocoderConfig | None = field(default_factory=VocoderConfig)
 
     def __post_init__(self) -> None:
-        if not self.mel.bins == self.vae.mel_bins == self.vocoder.mel_bins:
-            raise ValueError(
-                f"mel, VAE and vocoder have as many bins, got {self.mel.bins}, {self.vae.mel_bins} and {self.vocoder.mel_bins}"
-            )
+        if self.mel.bins != self.vae.mel_bins:
+            raise ValueError(f"mel and VAE have as many bins, got {self.mel.bins} and {self.vae.mel_bins}")
+        if self.vocoder is None:
+            return
+        if self.mel.bins != self.vocoder.mel_bins:
+            raise ValueError(f"mel and vocoder have as many bins, got {self.mel.bins} and {self.vocoder.mel_bins}")
         if self.mel.hop != self.vocoder.hop:
             raise ValueError(f"the vocoder's rates multiply to the mel hop {self.mel.hop}, got {self.vocoder.hop}")
 
@@ -89,7 +98,7 @@ def audio_codec_preset(name: str) -> AudioCodecConfig:
 class AudioCodec(nn.Module):
     """Audio to latents of unit variance and back.
 
-    Keys of its state are ``audio_vae.*`` and ``vocoder.*``, as in this project's all-in-one files. Training goes through
+    Keys of its state are ``audio_vae.*`` and, where it is trained, ``vocoder.*``, as in all-in-one files. Training goes through
     :meth:`posterior`, ``audio_vae.decode`` and ``vocoder``, which are differentiable; :meth:`encode` and :meth:`decode` are
     for inference.
     """
@@ -99,17 +108,17 @@ class AudioCodec(nn.Module):
         runtime = runtime or Runtime()
         self.config = config
         self.audio_vae = AudioVAE(config.vae, runtime)
-        self.vocoder = Vocoder(config.vocoder, runtime)
+        self.vocoder = Inversion(config.mel) if config.vocoder is None else Vocoder(config.vocoder, runtime)
 
     @property
     def device(self) -> torch.device:
         """Where the weights are, and where inputs are moved to."""
-        return self.vocoder.conv_pre.weight.device
+        return self.audio_vae.decoder.conv_in.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
         """What the weights are, and what is computed in; the mel spectrogram is made in float32 whatever this is."""
-        return self.vocoder.conv_pre.weight.dtype
+        return self.audio_vae.decoder.conv_in.weight.dtype
 
     def latents(self, samples: int) -> int:
         """Latents that cover ``samples`` samples at the codec's rate; ``ClipSpec.audio_latents`` of a clip's samples."""

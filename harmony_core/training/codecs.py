@@ -1,10 +1,12 @@
 """Training of the small codecs: the video VAE, and the audio VAE with its vocoder.
 
-    video   |y - x| + squared (y - x)^2 + motion |dy - dx| + kl KL      d: change from frame to frame
-    sound   |mel' - mel| + kl KL, and for the vocoder, on cut pieces, spectral distances at several windows + mel distance
+    video   w |y - x| + squared w (y - x)^2 + motion w |dy - dx| + kl KL      d: change from frame to frame
+    sound   |mel' - mel| + kl KL, and for a vocoder, on cut pieces, spectral distances at several windows + mel distance
 
-There is no adversarial loss: on synthetic clips the regression losses suffice. At the end the latents' means and deviations are
-measured and become part of the codec, so that a model sees unit variance.
+There is no adversarial loss: on synthetic clips the regression losses suffice. ``w`` is larger where something moves, because
+that is little of a picture and most of what matters. At the end the latents' means and deviations are measured and become part
+of the codec, so that a model sees unit variance. Measured are draws from the posterior: a channel the codec does not use, whose
+mean is next to nothing and whose variance is the prior's, stays next to nothing instead of being blown up into noise.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from ..codecs.audio import AudioCodec
 from ..codecs.audio_vae import LOG_VARIANCE, Posterior
 from ..codecs.mel import log_mel
 from ..codecs.video_vae import VideoVAE
+from ..codecs.vocoder import Vocoder
 from ..progress import Progress
 from .codec_files import save_codec
 from .config import AudioCodecRun, VideoCodecRun
@@ -86,23 +89,24 @@ class VideoObjective(nn.Module):
         posterior = Posterior(mean, log_variance.clamp(*LOG_VARIANCE))
         z = posterior.mean + (0.5 * posterior.log_variance).exp() * batch.noise
         error = self.vae.decode(self.vae.normalise(z), clamp=False) - batch.clips
-        terms = {"absolute": error.abs().mean(), "squared": error.square().mean(), "kl": posterior.kl().mean()}
-        terms["motion"] = error.diff(dim=2).abs().mean() if error.shape[2] > 1 else error.new_zeros(())
         c = self.config
+        weight = _where_it_moves(batch.clips, c.focus)
+        terms = {"absolute": (weight * error.abs()).mean(), "squared": (weight * error.square()).mean()}
+        terms["motion"] = (weight * error.diff(dim=2).abs()).mean() if error.shape[2] > 1 else error.new_zeros(())
+        terms["kl"] = posterior.kl().mean()
         loss = terms["absolute"] + c.squared * terms["squared"] + c.motion * terms["motion"] + c.kl * terms["kl"]
         return {"loss": loss, **{name: term.detach() for name, term in terms.items()}}
 
 
 class AudioObjective(nn.Module):
-    """The audio VAE and the vocoder with their losses; neither's gradient reaches the other."""
+    """The audio VAE and, if the codec has one to train, the vocoder with their losses; neither's gradient reaches the other."""
 
     def __init__(self, codec: AudioCodec, config: AudioCodecRun) -> None:
         super().__init__()
         self.codec, self.config = codec, config
 
     def forward(self, batch: CodecBatch) -> Losses:
-        """Losses of a batch: ``loss``, ``vae``, ``kl``, ``spectral`` and ``mel``."""
-        assert batch.starts is not None
+        """Losses of a batch: ``loss``, ``vae``, ``kl`` and, of the vocoder, ``spectral`` and ``mel``."""
         assert batch.decoded is not None
         vae, c = self.codec.audio_vae, self.config
         mel_BML = log_mel(batch.clips, self.codec.config.mel)
@@ -110,19 +114,23 @@ class AudioObjective(nn.Module):
         decoded_BML = vae.decode(posterior.mean + (0.5 * posterior.log_variance).exp() * batch.noise)
         reconstruction = ((decoded_BML - mel_BML) / vae.data_std).abs().mean()
         kl = posterior.kl().mean()
-        source = torch.where(batch.decoded[:, None, None], decoded_BML.detach(), mel_BML)
-        spectral, mel = self._vocoder(source, batch.clips, batch.starts)
-        loss = reconstruction + c.kl * kl + spectral + c.mel * mel
-        terms = {"vae": reconstruction, "kl": kl, "spectral": spectral, "mel": mel}
+        loss = reconstruction + c.kl * kl
+        terms = {"vae": reconstruction, "kl": kl}
+        if isinstance(self.codec.vocoder, Vocoder):
+            source = torch.where(batch.decoded[:, None, None], decoded_BML.detach(), mel_BML)
+            spectral, mel = self._vocoder(self.codec.vocoder, source, batch)
+            loss = loss + spectral + c.mel * mel
+            terms |= {"spectral": spectral, "mel": mel}
         return {"loss": loss, **{name: term.detach() for name, term in terms.items()}}
 
-    def _vocoder(self, mel_BML: Tensor, wave_BS: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+    def _vocoder(self, vocoder: Vocoder, mel_BML: Tensor, batch: CodecBatch) -> tuple[Tensor, Tensor]:
         """The vocoder's losses on a piece of each clip."""
+        assert batch.starts is not None
+        wave_BS, firsts = batch.clips, batch.starts.tolist()
         hop, length = self.codec.config.mel.hop, min(self.config.crop_frames, mel_BML.shape[2])
-        firsts = starts.tolist()
         pieces = torch.stack([mel[:, s : s + length] for mel, s in zip(mel_BML, firsts, strict=True)])
         truth = torch.stack([wave[s * hop : (s + length) * hop] for wave, s in zip(wave_BS, firsts, strict=True)])
-        made = self.codec.vocoder(pieces)[:, 0]
+        made = vocoder(pieces)[:, 0]
         spectral = torch.stack([spectral_distance(made, truth, window) for window in self.config.windows]).mean()
         # Added, not a bound: see spectral_distance.
         a, b = ((10 ** log_mel(wave, self.codec.config.mel) + 10**QUIET_MEL).log10() for wave in (made, truth))
@@ -171,7 +179,8 @@ def train_audio_codec(
     codec = AudioCodec(config.codec)
     source = torch.Generator().manual_seed(config.run.seed)
     codec.audio_vae.init_weights(source)
-    codec.vocoder.init_weights(source)
+    if isinstance(codec.vocoder, Vocoder):
+        codec.vocoder.init_weights(source)
     mean, std = _moments(log_mel(_waves(clips, config.statistics_clips), config.codec.mel))
     codec.audio_vae.set_mel_statistics(mean, std.clamp(min=0.1))
     path = Path(config.run.output) / AUDIO_FILE
@@ -191,9 +200,10 @@ def with_video_statistics(vae: VideoVAE, clips: PackedClips, count: int) -> Vide
     """The same codec, its latents of unit variance on these clips."""
     picked = _spread(len(clips), count)
     groups = [picked[n : n + MEASURED_AT_ONCE] for n in range(0, len(picked), MEASURED_AT_ONCE)]
-    raw = torch.cat([vae.posterior(_frames(clips, group, 0, clips.spec.frames))[0] for group in groups])
-    mean, std = _moments(raw.flatten(2))
-    config = dataclasses.replace(vae.config, mean=tuple(mean.tolist()), std=tuple(std.clamp(min=1e-3).tolist()))
+    moments = [vae.posterior(_frames(clips, group, 0, clips.spec.frames)) for group in groups]
+    raw, log_variance = (torch.cat(parts).flatten(2) for parts in zip(*moments, strict=True))
+    mean, std = _moments_of_draws(Posterior(raw, log_variance.clamp(*LOG_VARIANCE)))
+    config = dataclasses.replace(vae.config, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
     return _copy(VideoVAE(config), vae.state_dict())
 
 
@@ -203,8 +213,7 @@ def with_audio_statistics(codec: AudioCodec, clips: PackedClips, count: int) -> 
     vae = codec.audio_vae
     vae.set_latent_statistics(torch.zeros_like(vae.latent_mean), torch.ones_like(vae.latent_std))
     waves = _whole_latents(_waves(clips, count), codec.config.hop)
-    mean, std = _moments(vae.encode(log_mel(waves, codec.config.mel)))
-    vae.set_latent_statistics(mean, std.clamp(min=1e-3))
+    vae.set_latent_statistics(*_moments_of_draws(vae.posterior(log_mel(waves, codec.config.mel))))
     return codec
 
 
@@ -269,6 +278,19 @@ def _spread(total: int, count: int) -> list[int]:
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and deviation of each channel of (B, C, n)."""
     return x.mean((0, 2)), x.std((0, 2))
+
+
+def _moments_of_draws(posterior: Posterior) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each channel of draws from posteriors (B, C, n); positive, as a posterior's variance is."""
+    mean, std = _moments(posterior.mean)
+    return mean, (std.square() + posterior.log_variance.exp().mean((0, 2))).sqrt()
+
+
+def _where_it_moves(clips_BCFHW: Tensor, focus: float) -> Tensor:
+    """Weights (B, 1, 1, H, W) of mean 1: ``1 + focus`` times how far a pixel goes up and down in the clip, before the mean."""
+    swing = (clips_BCFHW.amax(2, keepdim=True) - clips_BCFHW.amin(2, keepdim=True)).amax(1, keepdim=True)
+    weight = 1 + focus * swing
+    return weight / weight.mean()
 
 
 def _copy(module: Any, weights: Mapping[str, Tensor]) -> Any:

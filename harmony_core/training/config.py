@@ -90,9 +90,10 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW and its schedule.
+    """The optimizer and its schedule.
 
     Attributes:
+        kind: ``adamw``; or ``muon`` for the matrices inside the network and AdamW for the rest.
         lr: highest learning rate.
         warmup: steps over which it rises from zero.
         decay: ``cosine`` falls to ``final * lr`` at the stage's end, ``constant`` stays.
@@ -102,6 +103,7 @@ class OptimizerConfig:
         clip: largest norm of the gradient; 0 leaves it as it is.
     """
 
+    kind: Literal["adamw", "muon"] = "adamw"
     lr: float
     warmup: int = 100
     decay: Literal["cosine", "constant"] = "cosine"
@@ -209,6 +211,7 @@ class ObjectiveConfig:
         video_weight: of the video stream's loss beside the audio stream's, in every task.
         independent_times: probability that a clip's streams have times of their own in the joint loss.
         text_drop: probability that a clip's captions and transcript are left out.
+        caption_drop: probability, for each of a clip's two captions by itself, that it alone is left out: people write one.
         first_frame: probability that a clip's first video latent is given.
         reference: what the reference is cut from; a clip of which no other clip of the speaker is known gives its own.
         reference_seconds: shortest and longest reference.
@@ -224,6 +227,7 @@ class ObjectiveConfig:
     video_weight: float = 1.0
     independent_times: float = 0.25
     text_drop: float = 0.1
+    caption_drop: float = 0.0
     first_frame: float = 0.25
     reference: Reference = "same_speaker"
     reference_seconds: tuple[float, float] = (1.0, 3.0)
@@ -232,7 +236,7 @@ class ObjectiveConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "objective")
-        for name in ("independent_times", "text_drop", "first_frame", "no_reference"):
+        for name in ("independent_times", "text_drop", "caption_drop", "first_frame", "no_reference"):
             _between(getattr(self, name), 0, 1, f"objective.{name}")
         for name in ("lambda_video", "lambda_audio", "video_weight"):
             _at_least(getattr(self, name), 0, f"objective.{name}")
@@ -335,6 +339,7 @@ class VideoCodecRun:
         kl: weight of the divergence from a unit Gaussian, nats a latent value.
         squared: weight of the squared error beside the absolute one.
         motion: weight of the absolute error of the change from frame to frame.
+        focus: how much more the errors count where pixels change: ``1 + focus`` times their range of values in the clip.
         statistics_clips: clips the latents' means and deviations are measured on at the end.
     """
 
@@ -348,13 +353,14 @@ class VideoCodecRun:
     kl: float = 1e-5
     squared: float = 1.0
     motion: float = 0.5
+    focus: float = 0.0
     statistics_clips: int = 128
 
     def __post_init__(self) -> None:
         check_fields(self, "config")
         _at_least(self.steps, 1, "config.steps")
         _at_least(self.statistics_clips, 1, "config.statistics_clips")
-        for name in ("kl", "squared", "motion"):
+        for name in ("kl", "squared", "motion", "focus"):
             _at_least(getattr(self, name), 0, f"config.{name}")
         if self.crop_frames < 1 or self.crop_frames % 4 != 1 or self.crop_frames > self.data.frames:
             raise ValueError(f"config.crop_frames is 1 + 4k and at most data.frames {self.data.frames}, got {self.crop_frames}")

@@ -24,6 +24,7 @@ from .checkpoint import Checkpoints
 from .config import AnyRun, OptimizerConfig, RunConfig
 from .distributed import World, whole, wrap
 from .ema import Ema
+from .muon import Muon, is_matrix
 from .plots import plot_log
 from .record import check_same, write_record
 
@@ -60,7 +61,7 @@ class Phase:
     Attributes:
         name: in the log.
         steps: how many.
-        optimizer: AdamW's settings.
+        optimizer: its settings.
         draw: the batch of a step, counted over the whole run, for all processes together.
     """
 
@@ -108,12 +109,17 @@ def train(
 
     Raises:
         ValueError: there is a run in the output folder already and ``resume`` is not asked for; its config differs; the batch
-            does not divide; a loss is not finite (step and clips are named); or a file cannot be written.
+            does not divide; muon is asked for with weights in parts; a loss is not finite (step and clips are named); or a
+            file cannot be written.
     """
     world = world or World()
     if config.run.batch % (world.size * config.run.accumulate):
         raise ValueError(
             f"run.batch {config.run.batch} does not divide among {world.size} processes of {config.run.accumulate} parts"
+        )
+    if world.size > 1 and config.run.sharding == "fsdp" and any(phase.optimizer.kind == "muon" for phase in phases):
+        raise ValueError(
+            "muon turns whole matrices, fsdp keeps them in parts: set run.sharding to ddp, or optimizer.kind to adamw"
         )
     trainer = _Trainer(objective, network, config, hooks, world)
     done = trainer.begin(resume=resume)
@@ -252,12 +258,24 @@ class _Trainer:
 
 
 def make_optimizer(parameters: Mapping[str, nn.Parameter], config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW, its state made at once so that a checkpoint has a place for all of it."""
-    matrices = [p for p in parameters.values() if p.ndim > 1]
-    vectors = [p for p in parameters.values() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.betas)
-    for parameter in parameters.values():
+    """The optimizer, its state made at once so that a checkpoint has a place for all of it."""
+    turned = {name for name, p in parameters.items() if config.kind == "muon" and is_matrix(name, p)}
+    adam = [p for name, p in parameters.items() if name not in turned]
+    groups: list[dict[str, Any]] = [
+        {"params": [parameters[name] for name in parameters if name in turned], "orthogonal": True},
+        {"params": [p for p in adam if p.ndim > 1]},
+        {"params": [p for p in adam if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [{"weight_decay": config.weight_decay, **g} for g in groups if g["params"]]
+    optimizer: torch.optim.AdamW
+    if config.kind == "muon":
+        optimizer = Muon(groups, lr=config.lr, betas=config.betas)
+    else:
+        optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+    for name, parameter in parameters.items():
+        if name in turned:
+            optimizer.state[parameter] = {"momentum": torch.zeros_like(parameter.detach())}
+            continue
         moments = {key: torch.zeros_like(parameter.detach()) for key in ("exp_avg", "exp_avg_sq")}
         optimizer.state[parameter] = {"step": torch.zeros((), dtype=torch.float32), **moments}
     return optimizer

@@ -95,14 +95,14 @@ def draw_batch(
     times = _draw_times(objective, batch, draws)
     first, dropped = (_bernoulli(p, batch, draws) for p in (objective.first_frame, objective.text_drop))
     reference = _draw_reference(cache, clips, objective, draws)
+    silent = AV.of(lambda _: _bernoulli(objective.caption_drop, batch, draws).tolist())
     noise_source = generator(seed, step, NOISE_STREAM)
     entries = [cache.entries[clip] for clip in clips]
     captions: AV[Tensor | None] = AV(None, None)
-    if model.caption is not None:
-        captions = AV(
-            to_symbols([e.video_caption for e in entries], model.caption),
-            to_symbols([e.audio_caption for e in entries], model.caption),
-        )
+    if (encoder := model.caption) is not None:
+        written = AV([e.video_caption for e in entries], [e.audio_caption for e in entries])
+        kept = written.map(lambda texts, out: ["" if o else text for text, o in zip(texts, out, strict=True)], silent)
+        captions = kept.map(lambda texts: to_symbols(texts, encoder))
     return Batch(
         names=tuple(e.file for e in entries),
         objective=objective,

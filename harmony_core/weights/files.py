@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ DEEPEST = 4
 SHOWN = 10
 
 
-def read_tensors(path: str | Path, *, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: str | Path, *, device: str = "cpu", mapped: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read every tensor of a weights file.
 
     Args:
         path: a ``.safetensors`` file, a ``.safetensors.index.json`` beside its shards, or a pickle of tensors.
         device: where the tensors go.
+        mapped: leave the values of a pickle in the file until they are used, to look at names and shapes alone.
 
     Returns:
         The tensors by key, and the file's metadata (empty for a pickle).
@@ -40,7 +42,7 @@ def read_tensors(path: str | Path, *, device: str = "cpu") -> tuple[dict[str, Te
     if path.suffix == ".safetensors":
         return _read_safetensors(path, device)
     if path.suffix in PICKLES:
-        return _read_pickle(path, device), {}
+        return _read_pickle(path, device, mapped=mapped), {}
     raise ValueError(
         f"{path} is no weights file: expected .safetensors, .safetensors.index.json or {', '.join(sorted(PICKLES))}"
     )
@@ -137,11 +139,12 @@ def shard_names(index: Path) -> list[str]:
     return checked
 
 
-def _read_pickle(path: Path, device: str) -> dict[str, Tensor]:
+def _read_pickle(path: Path, device: str, *, mapped: bool) -> dict[str, Tensor]:
+    mapped = mapped and zipfile.is_zipfile(path)  # pickles of torch before 1.6 cannot be
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch asks for bug reports on pickles of other programs
-            loaded = torch.load(path, map_location=device, weights_only=True)
+            loaded = torch.load(path, map_location=device, weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} holds more than tensors and is not opened; convert it to .safetensors where it was made"

@@ -6,6 +6,7 @@ import torch
 from small import small_model
 
 from harmony_core.conditioning import Conditioning
+from harmony_core.encoders.symbols import FILLER
 from harmony_core.flow import mix
 from harmony_core.training.config import ObjectiveConfig, TimeConfig
 from harmony_core.training.objective import Objective
@@ -105,6 +106,15 @@ def test_text_is_dropped_clip_by_clip(draw, objective):
     assert told["loss"] != untold["loss"] != objective(batch)["loss"]
 
 
+def test_captions_are_left_out_one_by_one(draw):
+    with_all, batch = draw(batch=40), draw(batch=40, caption_drop=0.3)
+    out = batch.captions.map(lambda symbols: (symbols == FILLER).all(1))
+    assert all(2 <= int(lost.sum()) <= 24 for lost in out)
+    assert not torch.equal(out.video, out.audio)
+    assert torch.equal(batch.captions.video[~out.video], with_all.captions.video[~out.video])
+    assert torch.equal(batch.transcript, with_all.transcript)
+
+
 def test_independent_times_come_with_their_probability(draw):
     batch = draw(independent_times=0.25, batch=400)
     share = float((batch.times.video != batch.times.audio).float().mean())
@@ -146,7 +156,7 @@ def test_some_batches_have_no_reference(draw):
 
 
 def test_a_knob_leaves_the_other_draws_as_they_were(draw):
-    a, b = draw(text_drop=0.0), draw(text_drop=1.0, independent_times=0.9, reference="none", mode="mixed")
+    a, b = draw(text_drop=0.0), draw(text_drop=1.0, caption_drop=0.5, independent_times=0.9, reference="none", mode="mixed")
     assert torch.equal(a.times.video, b.times.video)
     assert torch.equal(a.noise.video, b.noise.video)
     assert a.names == b.names

@@ -1,0 +1,254 @@
+"""The generate command on a small random checkpoint: what is written fits what was asked and given."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from all_in_one import SPEC, save_all_in_one
+
+from harmony_core.__main__ import INTERRUPTED, main
+from harmony_core.media import probe, read_audio, read_image, read_video, write_image, write_video, write_wav
+from harmony_core.types import Audio, Video
+from harmony_core.weights.latents import load_latents
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_all_in_one(tmp_path_factory.mktemp("weights") / "small.safetensors")
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("media")
+    write_wav(folder / "voice.wav", tone(0.8))
+    write_wav(folder / "short.wav", tone(0.2))
+    write_wav(folder / "silent.wav", Audio(torch.zeros(1, 1, 16_000), 16_000))
+    write_wav(folder / "clipped.wav", Audio(torch.ones(1, 1, 16_000), 16_000))
+    write_mp3(folder / "song.mp3", tone(0.9, 22_050))
+    ramp = torch.linspace(-0.8, 0.8, 20)[:, None, None] * torch.ones(3, 20, 70, 102)
+    write_video(folder / "phone.mp4", Video(ramp[None], 30), tone(0.6))
+    write_image(folder / "first.png", torch.rand(1, 3, 1, 50, 61, generator=torch.Generator().manual_seed(1)) * 2 - 1)
+    (folder / "broken.mp4").write_bytes(b"\0\0\0\x18ftypisom" + bytes(200))
+    return folder
+
+
+def tone(seconds: float, rate: int = 16_000) -> Audio:
+    t = torch.arange(round(seconds * rate)) / rate
+    return Audio(0.3 * torch.sin(2 * torch.pi * 220 * t)[None, None], rate)
+
+
+def write_mp3(path: Path, audio: Audio) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mp3", rate=audio.sample_rate)
+        stream.codec_context.layout = "mono"
+        samples = np.ascontiguousarray(audio.waveform[0].numpy())
+        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+        frame.sample_rate = audio.sample_rate
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            container.mux(packet)
+
+
+def made(checkpoint: Path, *words: object) -> int:
+    return main(["generate", "--steps", "2", "--checkpoint", str(checkpoint), *map(str, words)])
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_words_alone_make_a_clip_of_the_length_the_checkpoint_was_trained_on(checkpoint, tmp_path, capsys):
+    out = tmp_path / "clip.mp4"
+    assert made(checkpoint, "a ball", "--sound", "a knock", "--out", out) == 0
+    assert read_video(out).frames.shape == (1, 3, SPEC.frames, SPEC.height, SPEC.width)
+    assert read_audio(out, sample_rate=16_000).waveform.shape == (1, 1, SPEC.samples)
+    assert names(tmp_path) == {"clip.mp4", "clip.png"}
+    said = capsys.readouterr()
+    assert said.out == (
+        f"wrote {out}, {tmp_path / 'clip.png'}\npasses per step: video 2, audio 2; the first step: video 3, audio 3\n"
+    )
+    assert "sampling 2/2" in said.err
+    assert "decoding" in said.err
+    assert "note:" not in said.err
+
+
+def test_a_seed_gives_the_same_clip_alone_or_among_several(checkpoint, tmp_path, capsys):
+    alone, several = tmp_path / "a.mp4", tmp_path / "b.mp4"
+    plain = ("--sync-video", 1, "--sync-audio", 1)
+    assert made(checkpoint, "--out", alone, "--seed", 4, *plain, "--save-latents", tmp_path / "a.safetensors") == 0
+    assert "passes per step: video 1, audio 1\n" in capsys.readouterr().out
+    assert (
+        made(checkpoint, "--out", several, "--seed", 3, "--count", 2, *plain, "--save-latents", tmp_path / "b.safetensors") == 0
+    )
+    assert names(tmp_path) == {f"{n}.{e}" for n in ("a", "b-0", "b-1") for e in ("mp4", "png", "safetensors")}
+    (one, spec), (other, _), (same, _) = (load_latents(tmp_path / f"{n}.safetensors") for n in ("a", "b-0", "b-1"))
+    assert spec == SPEC
+    assert torch.equal(one.video, same.video)
+    assert torch.equal(one.audio, same.audio)
+    assert not torch.equal(one.video, other.video)
+    assert alone.read_bytes() == (tmp_path / "b-1.mp4").read_bytes()
+
+
+def test_a_sound_of_any_format_and_rate_is_kept_and_the_clip_is_as_long(checkpoint, media, tmp_path, capsys):
+    out = tmp_path / "clip.mp4"
+    assert made(checkpoint, "--audio", media / "song.mp3", "--out", out) == 0
+    assert "note: the clip lasts 0.542 s (13 frames), as the checkpoint was trained for" in capsys.readouterr().err
+    heard, given = (read_audio(path, sample_rate=22_050) for path in (out, media / "song.mp3"))
+    assert heard.waveform.shape[2] == round(SPEC.seconds * 22_050)
+    alike = torch.nn.functional.cosine_similarity(heard.waveform, given.waveform[..., : heard.waveform.shape[2]], dim=2)
+    assert alike > 0.95
+
+
+def test_a_clip_is_no_longer_than_its_driver(checkpoint, media, tmp_path, capsys):
+    out = tmp_path / "clip.mp4"
+    assert made(checkpoint, "--audio", media / "song.mp3", "--start", 0.5, "--out", out) == 0
+    assert "(9 frames), the longest that fits the sound" in capsys.readouterr().err
+    assert read_video(out).frames.shape[2] == 9
+    assert made(checkpoint, "--video", media / "phone.mp4", "--start", 0.4, "--out", out) == 0
+    assert "(5 frames), the longest that fits the video" in capsys.readouterr().err
+    assert read_video(out).frames.shape[2] == 5
+    assert made(checkpoint, "--audio", media / "song.mp3", "--seconds", 0.7, "--out", out) == 0
+    err = capsys.readouterr().err
+    assert "(17 frames), the nearest to 0.7 s that fits" in err
+    assert "trained on clips of 48 x 32 at 24 fps for 0.54 s" in err
+
+
+def test_a_video_of_any_size_and_rate_keeps_its_pictures(checkpoint, media, tmp_path):
+    out = tmp_path / "clip.mp4"
+    assert made(checkpoint, "--video", media / "phone.mp4", "--out", out, "--sound-map") == 0
+    given = read_video(media / "phone.mp4", fps=24, size=(32, 48), frames=13)
+    back = read_video(out)
+    assert (back.frames - given.frames).abs().mean() < 0.03
+    assert probe(out).audio is not None
+    assert names(tmp_path) == {"clip.mp4", "clip.png", "clip.map.png"}
+    assert read_image(tmp_path / "clip.map.png").shape == read_image(tmp_path / "clip.png").shape
+
+
+def test_a_first_picture_and_a_voice_go_together(checkpoint, media, tmp_path):
+    out, latents = tmp_path / "clip.mp4", tmp_path / "l.safetensors"
+    words = ("a", "--say", "ABC ab", "--text-video", 4, "--negative", "b", "--save-latents", latents, "--out", out)
+    voice, image = ("--voice", media / "voice.wav"), ("--image", media / "first.png")
+    assert made(checkpoint, *words, *voice, *image, "--count", 2) == 0
+    assert made(checkpoint, *words, *image) == 0
+    (one, _), (other, _), (voiceless, _) = (load_latents(tmp_path / f"l{n}.safetensors") for n in ("-0", "-1", ""))
+    assert torch.equal(one.video[:, :, 0], other.video[:, :, 0])
+    assert not torch.equal(one.video[:, :, 1], other.video[:, :, 1])
+    assert not torch.equal(one.audio, voiceless.audio)
+
+
+def test_size_and_rate_are_the_users(checkpoint, tmp_path):
+    out = tmp_path / "clip.mp4"
+    assert made(checkpoint, "--out", out, "--size", "64x32", "--fps", 12, "--seconds", 0.4, "--sampler", "heun") == 0
+    video = read_video(out)
+    assert video.frames.shape == (1, 3, 5, 32, 64)
+    assert math.isclose(video.fps, 12)
+
+
+def refused(checkpoint: Path, capsys: pytest.CaptureFixture[str], words: str, *request: object) -> None:
+    capsys.readouterr()
+    assert made(checkpoint, *request) == 1
+    said = capsys.readouterr()
+    assert words in said.err
+    assert said.err.startswith("harmony: ")
+    assert said.err.count("\n") == 1
+    assert not said.out
+
+
+def test_options_that_are_wrong_are_one_sentence_each(checkpoint, media, tmp_path, capsys):
+    out = ("--out", tmp_path / "b.mp4")
+    refusals: dict[str, tuple[object, ...]] = {
+        "ending in .mp4": ("--out", tmp_path / "b.avi"),
+        "cannot write to the folder": ("--out", tmp_path / "none" / "b.mp4"),
+        "ending in .safetensors": (*out, "--save-latents", tmp_path / "b.pt"),
+        "--audio makes pictures for a sound": (*out, "--audio", media / "song.mp3", "--video", media / "phone.mp4"),
+        "leave --image out": (*out, "--video", media / "phone.mp4", "--image", media / "first.png"),
+        "--say is empty": (*out, "--say", " \n"),
+        "knows no 'x' (LATIN SMALL LETTER X)": (*out, "--say", "xa"),
+        "--say: the text has 7 symbols, at most 6": (*out, "--say", "abcabca"),
+        "the caption: the text has 25 symbols": ("a" * 25, *out),
+        "--sound: the text has 25 symbols": ("--sound", "a" * 25, *out),
+        "number of steps, at least one, got -3": (*out, "--steps", -3),
+        "scale is a number from 0 up, got -1.0 for video": (*out, "--sync-video", -1),
+        "got nan for audio": (*out, "--text-audio", "nan"),
+        "no sampler 'ddim'": (*out, "--sampler", "ddim"),
+        "gamma is a positive number": (*out, "--gamma", 0),
+        "--count is a whole number from 1": (*out, "--count", 0),
+        "--seed is a whole number from 0": (*out, "--seed", -1),
+        "--threads is a whole number from 1": (*out, "--threads", 0),
+        "--seconds is a positive number": (*out, "--seconds", "inf"),
+        "--fps is a positive number": (*out, "--fps", -24),
+        "--size is WIDTHxHEIGHT": (*out, "--size", "64"),
+        "width 50 is not a multiple of 16; nearest: 48 or 64": (*out, "--size", "50x32"),
+        "--start is a time in --audio or --video": (*out, "--start", 1),
+        "needs --text-video or --text-audio": (*out, "--sync-text", "additive"),
+        "a text scale goes with": (*out, "--sync-text", "null", "--text-video", 3),
+        "--negative is for guidance by the text": (*out, "--negative", "a"),
+        "--device abacus cannot be used": (*out, "--device", "abacus"),
+    }
+    for words, request in refusals.items():
+        refused(checkpoint, capsys, words, *request)
+    assert not names(tmp_path)
+
+
+def test_media_that_do_not_do_are_one_sentence_each(checkpoint, media, tmp_path, capsys):
+    out = ("--out", tmp_path / "b.mp4")
+    refusals: dict[str, tuple[object, ...]] = {
+        "at least 0.3 s, got 0.20 s": ("--voice", media / "short.wav"),
+        "voice is silent": ("--voice", media / "silent.wav"),
+        "100% of the reference voice is clipped": ("--voice", media / "clipped.wav"),
+        "first.png has no sound": ("--voice", media / "first.png"),
+        "none.png: No such file": ("--image", media / "none.png"),
+        "voice.wav has no pictures": ("--image", media / "voice.wav"),
+        "cannot read": ("--video", media / "broken.mp4"),
+        "is a photograph: give it as --image": ("--video", media / "first.png"),
+        "lasts 0.80 s, the clip 2 s: make the clip shorter": ("--audio", media / "voice.wav", "--seconds", 2),
+        "phone.mp4 lasts 0.67 s, the clip 5 s": ("--video", media / "phone.mp4", "--seconds", 5),
+        "voice.wav has no sound at 3.00 s": ("--audio", media / "voice.wav", "--start", 3),
+        "less than a picture": ("--audio", media / "voice.wav", "--start", 0.78),
+    }
+    for words, request in refusals.items():
+        refused(checkpoint, capsys, words, *request, *out)
+    assert not names(tmp_path)
+
+
+def test_what_is_read_is_not_written_over(checkpoint, media, tmp_path, capsys):
+    picture = tmp_path / "clip.png"
+    picture.write_bytes((media / "first.png").read_bytes())
+    before = picture.read_bytes()
+    refused(checkpoint, capsys, "also read", "--image", picture, "--out", tmp_path / "clip.mp4")
+    assert picture.read_bytes() == before
+    assert names(tmp_path) == {"clip.png"}
+
+
+def test_a_checkpoint_that_cannot_is_one_sentence(media, tmp_path, capsys):
+    bare = save_all_in_one(tmp_path / "bare.safetensors", codecs=False)
+    mute = save_all_in_one(tmp_path / "mute.safetensors", speech=None, caption=None, interaction={"kind": "global"})
+    (tmp_path / "text.safetensors").write_text("no weights")
+    out = ("--out", tmp_path / "b.mp4")
+    refused(tmp_path / "none.safetensors", capsys, "built-in one: harmony-tiny", *out)
+    refused(tmp_path / "text.safetensors", capsys, "truncated or of another format", *out)
+    refused(media / "voice.wav", capsys, "voice.wav is no weights file", *out)
+    refused(bare, capsys, "lacks codecs", *out)
+    refused(mute, capsys, "has no transcript encoder: leave --say out", "--say", "abc", *out)
+    refused(mute, capsys, "has no caption encoder of its own", "a ball", *out)
+    refused(mute, capsys, "has no frame-wise attention", "--sound-map", *out)
+    assert not list(tmp_path.glob("b.*"))
+
+
+def test_ctrl_c_leaves_no_file_and_one_line(checkpoint, tmp_path, capsys):
+    interrupt = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))
+    interrupt.start()
+    try:
+        status = main(["generate", "--out", str(tmp_path / "b.mp4"), "--checkpoint", str(checkpoint), "--steps", "100000"])
+    finally:
+        interrupt.cancel()
+    assert status == INTERRUPTED
+    assert capsys.readouterr().err.endswith("\nharmony: stopped\n")
+    assert not names(tmp_path)
