@@ -1,16 +1,25 @@
+# make demo   create the environment if needed and generate four clips with the built-in checkpoint
 # make test   create the environment if needed and run every test
 # make check  what a change must pass: format, lint, types, tests
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+BASE   := $(VENV)/.installed-base
 
-.PHONY: test check format lint types clean
+.PHONY: demo test check format lint types clean
 
-$(STAMP): pyproject.toml constraints.txt
+$(BASE): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt -e .
+	touch $(BASE)
+
+$(STAMP): $(BASE)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test,world,dev]'
 	touch $(STAMP)
+
+demo: $(BASE)
+	$(BIN)/harmony demo $(ARGS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto $(ARGS)

@@ -20,6 +20,7 @@ from .store import Store, writing
 
 log = logging.getLogger(__name__)
 
+GREY_EVERY = 4
 STORED = torch.float16  # latents have unit variance: 11 bits of them are far below the codecs' own error
 
 
@@ -79,8 +80,8 @@ def build_cache(
         folder: to make.
         video_codec: for the pictures; latents are the posterior's mean.
         audio_codec: for the sound and the references.
-        null_pairs: how many stills with silence are added for each clip; they are first frames of clips, held, their captions
-            kept, their transcript left out.
+        null_pairs: how many stills with silence are added for each clip; they are first frames of clips, held, every fourth an
+            even grey (SyncCFG's still where no picture is given), their captions kept, their transcript left out.
         shard_clips: clips a shard holds.
         progress: called after each clip.
 
@@ -99,7 +100,9 @@ def build_cache(
         for done, index in enumerate([*range(len(entries)), *stills]):
             clip, entry = source.clip(index), entries[index]
             if done >= len(entries):
-                clip = Clip(clip.frames[:, :1].expand_as(clip.frames).contiguous(), torch.zeros_like(clip.wave))
+                grey = (done - len(entries)) % GREY_EVERY == GREY_EVERY - 1
+                held = torch.zeros_like(clip.frames[:, :1]) if grey else clip.frames[:, :1]
+                clip = Clip(held.expand_as(clip.frames).contiguous(), torch.zeros_like(clip.wave))
                 entry = dataclasses.replace(entry, transcript="", reference=None, null=True)
             row, loose = _encode(clip, video_codec, audio_codec, spec.grid.sample_rate)
             bad = [name for name, value in row.items() if not value.isfinite().all()]
