@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -186,13 +186,16 @@ class Pipeline:
 
         Args:
             path: a Harmony checkpoint that carries its codecs.
-            runtime: device and dtype of the model; the codecs are computed in float32.
+            runtime: device and dtype of the model; the codecs are computed in float32. Without a dtype the model is computed
+                in the file's, but in float32 on a CPU, where half precision is slow.
 
         Raises:
             ValueError: the file is missing, broken, no Harmony checkpoint, or has no codecs.
         """
         runtime = runtime or Runtime()
-        exact = Runtime(device=runtime.device, dtype=torch.float32)
+        exact = replace(runtime, dtype=torch.float32)
+        if runtime.dtype is None and torch.device(runtime.device or "cpu").type == "cpu":
+            runtime = exact
         checkpoint = load_checkpoint(path)
         return cls(
             model=checkpoint.model(runtime),

@@ -97,10 +97,13 @@ def _train_codec(config: AnyRun, world: World, *, resume: bool) -> Path:
 
 
 def _train_model(config: ModelRun, world: World, *, resume: bool) -> Path:
+    import torch
+
     from ..runtime import Runtime
     from ..training.codec_files import codec_tensors, load_sound_codec, load_video_codec
     from ..training.model import train_model
     from ..weights.checkpoint import CodecConfigs
+    from ..weights.trained import clip_metadata
 
     runtime = Runtime(device=config.run.device)
     codecs = load_video_codec(config.video_codec, runtime), load_sound_codec(config.audio_codec, runtime)
@@ -109,7 +112,8 @@ def _train_model(config: ModelRun, world: World, *, resume: bool) -> Path:
         config,
         cache,
         codecs=CodecConfigs(video=codecs[0].config, audio=codecs[1].config),
-        extras=codec_tensors(*codecs),
+        extras=codec_tensors(*codecs, dtype=getattr(torch, config.stored)),
+        metadata=clip_metadata(config.data.spec(config.model)),
         measure=_sampler(config, cache, *codecs) if config.samples.clips else None,
         world=world,
         resume=resume,

@@ -20,7 +20,7 @@ from .store import Store, writing
 
 log = logging.getLogger(__name__)
 
-GREY_EVERY = 4
+GREY_EVERY = 3
 STORED = torch.float16  # latents have unit variance: 11 bits of them are far below the codecs' own error
 
 
@@ -80,7 +80,7 @@ def build_cache(
         folder: to make.
         video_codec: for the pictures; latents are the posterior's mean.
         audio_codec: for the sound and the references.
-        null_pairs: how many stills with silence are added for each clip; they are first frames of clips, held, every fourth an
+        null_pairs: how many stills with silence are added for each clip; they are first frames of clips, held, every third an
             even grey (SyncCFG's still where no picture is given), their captions kept, their transcript left out.
         shard_clips: clips a shard holds.
         progress: called after each clip.

@@ -24,12 +24,19 @@ from ..weights.files import load_into, read_header, read_tensors
 from ..weights.video_vae import load_video_vae
 
 
-def codec_tensors(*codecs: VideoVAE | AudioCodec) -> dict[str, Tensor]:
-    """The weights of codecs under the keys of an all-in-one checkpoint."""
+def codec_tensors(*codecs: VideoVAE | AudioCodec, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """The weights of codecs under the keys of an all-in-one checkpoint.
+
+    Args:
+        codecs: whose.
+        dtype: to store the weights in, but not the statistics; as they are by default.
+    """
     tensors: dict[str, Tensor] = {}
     for codec in codecs:
         prefix = VIDEO_VAE_PART if isinstance(codec, VideoVAE) else ""
-        tensors |= {f"{prefix}{key}": value.detach().cpu() for key, value in codec.state_dict().items()}
+        weights = {name for name, _ in codec.named_parameters()}
+        for key, value in codec.state_dict().items():
+            tensors[f"{prefix}{key}"] = value.detach().to("cpu", dtype if key in weights else None)
     return tensors
 
 

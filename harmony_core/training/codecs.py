@@ -26,7 +26,8 @@ from ..codecs.mel import log_mel
 from ..codecs.video_vae import VideoVAE
 from ..codecs.vocoder import Vocoder
 from ..progress import Progress
-from .codec_files import save_codec
+from ..weights.files import load_into
+from .codec_files import load_video_codec, save_codec
 from .config import AudioCodecRun, VideoCodecRun
 from .data import PackedClips, generator, order
 from .distributed import World
@@ -152,10 +153,12 @@ def train_video_codec(
         Its file, with averaged weights, written anew after each checkpoint.
 
     Raises:
-        ValueError: see :func:`.loop.train`.
+        ValueError: see :func:`.loop.train`; or ``config.init`` is no video codec of this shape.
     """
     torch.manual_seed(config.run.seed)
     vae = VideoVAE(config.codec)
+    if config.init is not None:
+        load_into(vae, load_video_codec(config.init).state_dict(), what=f"the config's video codec ({config.init})")
     path = Path(config.run.output) / VIDEO_FILE
 
     def export(weights: Mapping[str, Tensor]) -> None:

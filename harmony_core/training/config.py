@@ -305,6 +305,7 @@ class ModelRun:
         stages: one after the other.
         gradient_checkpointing: compute each layer twice and hold only what is between layers.
         samples: clips generated while training.
+        stored: dtype of the weights in the model's file; checkpoints keep float32.
     """
 
     kind: Literal["model"]
@@ -317,6 +318,7 @@ class ModelRun:
     stages: tuple[StageConfig, ...]
     gradient_checkpointing: bool = False
     samples: SamplesConfig = field(default_factory=SamplesConfig)
+    stored: Literal["float32", "bfloat16", "float16"] = "float32"
 
     def __post_init__(self) -> None:
         check_fields(self, "config")
@@ -333,8 +335,9 @@ class VideoCodecRun:
         run: how it goes.
         data: the clips.
         codec: the network.
+        init: a video codec's file to start from, of the same shape; None starts from nothing.
         steps: how many.
-        optimizer: AdamW.
+        optimizer: its settings.
         crop_frames: frames of a training clip, 1 + 4 k, cut anywhere from a whole clip.
         kl: weight of the divergence from a unit Gaussian, nats a latent value.
         squared: weight of the squared error beside the absolute one.
@@ -347,6 +350,7 @@ class VideoCodecRun:
     run: RunConfig
     data: DataConfig
     codec: VideoVAEConfig
+    init: str | None = None
     steps: int
     optimizer: OptimizerConfig
     crop_frames: int = 17

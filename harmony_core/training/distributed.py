@@ -7,7 +7,9 @@ in parts and gathers the weights for the length of a step.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
+import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -15,6 +17,7 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
@@ -27,10 +30,12 @@ class World:
     Attributes:
         rank: of this one.
         size: how many.
+        mesh: all of them in a row, for ``fsdp``; None if there is one.
     """
 
     rank: int = 0
     size: int = 1
+    mesh: DeviceMesh | None = None
 
     @property
     def first(self) -> bool:
@@ -71,10 +76,31 @@ def connected(device: str) -> Iterator[World]:
         dist.init_process_group("nccl" if cuda else "gloo")
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"the processes of this run cannot be connected; start them with torchrun: {error}") from error
+    size = dist.get_world_size()
+    mesh = init_device_mesh("cuda" if cuda else "cpu", (size,))
+    world = World(dist.get_rank(), size, mesh)
     try:
-        yield World(dist.get_rank(), dist.get_world_size())
+        yield world
+        world.barrier()
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)  # what they hold refers to the group: see _leave
+        raise
     finally:
-        dist.destroy_process_group()
+        _leave(mesh)
+
+
+def _leave(mesh: DeviceMesh) -> None:
+    """End the processes' group, and with it the threads that carry its messages, before Python is finalized.
+
+    Such a thread takes Python's lock to let go of a message's tensors, and a message is let go some time after those who wait
+    for it have gone on. If Python is being finalized by then, the process aborts: see docs/decisions/0005. A group waits for
+    its threads when the last reference to it goes; that has to be here.
+    """
+    group = dist.group.WORLD
+    dist.destroy_process_group()
+    mesh._pg_registry.clear()  # noqa: SLF001 - DTensor's caches keep a mesh for good, and a mesh its groups
+    gc.collect()  # wrapped modules and their optimizers are cycles
+    del group  # the last one: a reference of Python's waits without Python's lock
 
 
 def wrap(objective: nn.Module, world: World, sharding: Literal["ddp", "fsdp"]) -> nn.Module:
@@ -92,7 +118,7 @@ def wrap(objective: nn.Module, world: World, sharding: Literal["ddp", "fsdp"]) -
         return DistributedDataParallel(objective, find_unused_parameters=True)
     # One group for all weights. Gathered layer by layer, two processes trained other weights than one does (differences of
     # 3e-3 after four steps, against 1e-6 here), and not the same ones every time: see docs/decisions/0004.
-    fully_shard(objective)
+    fully_shard(objective, mesh=world.mesh)
     return objective
 
 

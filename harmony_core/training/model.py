@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..config import HarmonyConfig
@@ -66,9 +67,11 @@ def train_model(
     model = start_model(config)
     model.gradient_checkpointing = config.gradient_checkpointing
     path = Path(config.run.output) / FILE
+    dtype: torch.dtype = getattr(torch, config.stored)
 
     def export(weights: Mapping[str, Tensor]) -> None:
-        save_checkpoint(path, config.model, {**weights, **(extras or {})}, codecs=codecs, metadata=metadata)
+        stored = {key: value.to(dtype) for key, value in weights.items()}
+        save_checkpoint(path, config.model, {**stored, **(extras or {})}, codecs=codecs, metadata=metadata)
 
     def measured(step: int, weights: Mapping[str, Tensor]) -> Mapping[str, float]:
         assert measure is not None

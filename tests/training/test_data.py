@@ -135,6 +135,13 @@ def test_a_cache_holds_what_the_codecs_give_and_the_null_pairs(tmp_path, codecs)
     assert cache.made_with == fingerprint(*codecs)
 
 
+def test_every_third_null_pair_is_even_grey(tmp_path, codecs):
+    cache = build_cache(Made(), tmp_path / "c", *codecs, null_pairs=1.0)
+    assert [e.null for e in cache.entries] == [False] * 3 + [True] * 3
+    grey = codecs[0].encode(torch.zeros(1, 3, 9, 32, 32))[0]
+    assert [torch.allclose(video, grey, atol=2e-3) for video in cache.latents([3, 4, 5]).video] == [False, False, True]
+
+
 def test_a_fingerprint_knows_every_weight(codecs):
     before = fingerprint(*codecs)
     weight = codecs[1].vocoder.conv_post.bias
