@@ -7,7 +7,6 @@ stopped or killed goes on with --resume. Several processes: torchrun --nproc-per
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +15,10 @@ from .progress_line import ProgressLine
 if TYPE_CHECKING:
     from ..codecs.audio import AudioCodec
     from ..codecs.video_vae import VideoVAE
-    from ..models.harmony import Harmony
     from ..training.cache import LatentCache
     from ..training.config import AnyRun, ModelRun
     from ..training.data import PackedClips
     from ..training.distributed import World
-    from ..training.model import Measure
 
 SUMMARY = "train a codec or the model"
 
@@ -102,6 +99,7 @@ def _train_model(config: ModelRun, world: World, *, resume: bool) -> Path:
     from ..runtime import Runtime
     from ..training.codec_files import codec_tensors, load_sound_codec, load_video_codec
     from ..training.model import train_model
+    from ..training.samples import sampler
     from ..weights.checkpoint import CodecConfigs
     from ..weights.trained import clip_metadata
 
@@ -114,7 +112,7 @@ def _train_model(config: ModelRun, world: World, *, resume: bool) -> Path:
         codecs=CodecConfigs(video=codecs[0].config, audio=codecs[1].config),
         extras=codec_tensors(*codecs, dtype=getattr(torch, config.stored)),
         metadata=clip_metadata(config.data.spec(config.model)),
-        measure=_sampler(config, cache, *codecs) if config.samples.clips else None,
+        measure=sampler(config, cache.entries, *codecs) if config.samples.clips else None,
         world=world,
         resume=resume,
         progress=ProgressLine("training", shown=world.first),
@@ -160,47 +158,3 @@ def _cached(config: ModelRun, world: World, video_codec: VideoVAE, audio_codec: 
     if cache.made_with != fingerprint(video_codec, audio_codec):
         raise ValueError(f"the latents in {data.cache} were made with other codecs; remove the folder to make them again")
     return cache
-
-
-def _sampler(config: ModelRun, cache: LatentCache, video_codec: VideoVAE, audio_codec: AudioCodec) -> Measure:
-    """Writes clips generated after a checkpoint to the run's ``samples`` folder; measures how much moves and sounds in them."""
-    import torch
-
-    from ..canvas import Canvas
-    from ..conditioning import Conditioning
-    from ..denoiser import Setting
-    from ..encoders.symbols import to_symbols
-    from ..media import write_video
-    from ..pipeline import Schedule, sample
-    from ..types import Audio, Video
-
-    spec, wanted = config.data.spec(config.model), config.samples
-    count = min(wanted.clips, len(cache))
-    entries = cache.entries[:count]
-    folder = Path(config.run.output) / "samples"
-
-    @torch.no_grad()
-    def measure(step: int, model: Harmony) -> dict[str, float]:
-        told = Conditioning()
-        if model.config.caption is not None:
-            captions = [
-                to_symbols([getattr(e, f"{m}_caption") for e in entries], model.config.caption) for m in ("video", "audio")
-            ]
-            video, audio = (model.encode_captions(symbols) for symbols in captions)
-            told = Conditioning(video_caption=video, audio_caption=audio)
-        if model.config.speech is not None:
-            transcript = to_symbols([e.transcript for e in entries], model.config.speech)
-            told = dataclasses.replace(told, transcript=transcript)
-        setting = Setting(canvas=Canvas.blank(spec, batch=count), told=told)
-        schedule = Schedule(steps=wanted.steps, shift=wanted.shift)
-        latents = sample(model, setting, seeds=range(count), schedule=schedule).latents
-        frames, sound = video_codec.decode(latents.video), audio_codec.decode(latents.audio, samples=spec.samples)
-        folder.mkdir(exist_ok=True)
-        for n in range(count):
-            name = folder / f"step-{step:08d}-{n}.mp4"
-            one = Audio(sound.waveform[n : n + 1].cpu(), sound.sample_rate)
-            write_video(name, Video(frames[n : n + 1].cpu(), spec.fps), one)
-        moving = float(frames.diff(dim=2).abs().mean()) if spec.frames > 1 else 0.0
-        return {"motion": moving, "loudness": float(sound.waveform.square().mean().sqrt())}
-
-    return measure

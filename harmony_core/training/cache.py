@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -16,9 +18,11 @@ from ..codecs.video_vae import VideoVAE
 from ..progress import Progress
 from ..types import AV, Audio
 from .data import Clip, Source
-from .store import Store, writing
+from .store import Entry, Store, writing
 
 log = logging.getLogger(__name__)
+
+_Encoded = tuple[Entry, Mapping[str, Tensor], Mapping[str, Tensor]]
 
 GREY_EVERY = 3
 STORED = torch.float16  # latents have unit variance: 11 bits of them are far below the codecs' own error
@@ -94,24 +98,45 @@ def build_cache(
     # Evenly over the data set, so that every kind of clip has its stills.
     stills = [int(n * len(entries) / nulls) for n in range(nulls)]
     total = len(entries) + nulls
-    with writing(
-        folder, kind="latents", spec=spec, made_with=fingerprint(video_codec, audio_codec), shard_clips=shard_clips
-    ) as writer:
-        for done, index in enumerate([*range(len(entries)), *stills]):
-            clip, entry = source.clip(index), entries[index]
-            if done >= len(entries):
-                grey = (done - len(entries)) % GREY_EVERY == GREY_EVERY - 1
-                held = torch.zeros_like(clip.frames[:, :1]) if grey else clip.frames[:, :1]
-                clip = Clip(held.expand_as(clip.frames).contiguous(), torch.zeros_like(clip.wave))
-                entry = dataclasses.replace(entry, transcript="", reference=None, null=True)
-            row, loose = _encode(clip, video_codec, audio_codec, spec.grid.sample_rate)
-            bad = [name for name, value in row.items() if not value.isfinite().all()]
-            if bad:
-                raise ValueError(f"the {bad[0]} latents of clip {entry.file} are not finite; look at the codec")
-            writer.add(entry, row, loose)
-            if progress is not None:
-                progress(done + 1, total)
+
+    def encoded(place: int) -> _Encoded:
+        index = place if place < len(entries) else stills[place - len(entries)]
+        clip, entry = source.clip(index), entries[index]
+        if place >= len(entries):
+            grey = (place - len(entries)) % GREY_EVERY == GREY_EVERY - 1
+            held = torch.zeros_like(clip.frames[:, :1]) if grey else clip.frames[:, :1]
+            clip = Clip(held.expand_as(clip.frames).contiguous(), torch.zeros_like(clip.wave))
+            entry = dataclasses.replace(entry, transcript="", reference=None, null=True)
+        return entry, *_encode(clip, video_codec, audio_codec, spec.grid.sample_rate)
+
+    made_with = fingerprint(video_codec, audio_codec)
+    with (
+        writing(folder, kind="latents", spec=spec, made_with=made_with, shard_clips=shard_clips) as writer,
+        ThreadPoolExecutor(_workers(video_codec)) as pool,
+    ):
+        try:
+            for done, (entry, row, loose) in enumerate(pool.map(encoded, range(total)), 1):
+                _check_finite(entry, row)
+                writer.add(entry, row, loose)
+                if progress is not None:
+                    progress(done, total)
+        except BaseException:  # or the pool would finish what nobody waits for
+            pool.shutdown(cancel_futures=True)
+            raise
     return LatentCache(folder)
+
+
+def _check_finite(entry: Entry, row: Mapping[str, Tensor]) -> None:
+    bad = [name for name, value in row.items() if not value.isfinite().all()]
+    if bad:
+        raise ValueError(f"the {bad[0]} latents of clip {entry.file} are not finite; look at the codec")
+
+
+def _workers(codec: nn.Module) -> int:
+    """Clips encoded at once: on a CPU as many as there are cores for, since one clip alone seldom fills several."""
+    if next(codec.parameters()).device.type != "cpu":
+        return 1
+    return max(1, (os.cpu_count() or 1) // torch.get_num_threads())
 
 
 @torch.no_grad()

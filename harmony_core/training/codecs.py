@@ -55,6 +55,7 @@ class CodecBatch:
         noise: for the draw from the posterior, of the latents' shape.
         starts: (B,) where the vocoder's piece begins, mel frames; None for pictures.
         decoded: (B,) bool, clips whose piece is decoded from latents; None for pictures.
+        weight: (B, 1, 1, H, W) of the errors, of mean 1 over the whole batch, not each part of it; None for sound.
     """
 
     names: tuple[str, ...]
@@ -62,6 +63,7 @@ class CodecBatch:
     noise: Tensor
     starts: Tensor | None = None
     decoded: Tensor | None = None
+    weight: Tensor | None = None
 
     def part(self, index: int, parts: int) -> CodecBatch:
         """One of ``parts`` equal parts."""
@@ -90,8 +92,8 @@ class VideoObjective(nn.Module):
         posterior = Posterior(mean, log_variance.clamp(*LOG_VARIANCE))
         z = posterior.mean + (0.5 * posterior.log_variance).exp() * batch.noise
         error = self.vae.decode(self.vae.normalise(z), clamp=False) - batch.clips
-        c = self.config
-        weight = _where_it_moves(batch.clips, c.focus)
+        assert batch.weight is not None
+        c, weight = self.config, batch.weight
         terms = {"absolute": (weight * error.abs()).mean(), "squared": (weight * error.square()).mean()}
         terms["motion"] = (weight * error.diff(dim=2).abs()).mean() if error.shape[2] > 1 else error.new_zeros(())
         terms["kl"] = posterior.kl().mean()
@@ -226,10 +228,12 @@ def _draw_video(config: VideoCodecRun, clips: PackedClips, step: int) -> CodecBa
     start = int(torch.randint(0, config.data.frames - config.crop_frames + 1, (), generator=crops))
     spec = clips.spec
     shape = (len(picked), config.codec.channels, (config.crop_frames + 3) // 4, spec.height // 16, spec.width // 16)
+    frames = _frames(clips, picked, start, config.crop_frames)
     return CodecBatch(
         names=tuple(clips.entries[clip].file for clip in picked),
-        clips=_frames(clips, picked, start, config.crop_frames),
+        clips=frames,
         noise=torch.randn(shape, generator=generator(config.run.seed, step, NOISE_STREAM)),
+        weight=_where_it_moves(frames, config.focus),
     )
 
 

@@ -273,7 +273,7 @@ class SamplesConfig:
     """Clips generated after each checkpoint, with the averaged weights.
 
     Attributes:
-        clips: how many; captions and transcripts are those of the data set's first clips.
+        clips: how many; captions and transcripts are those of the data set's first clips, of the small world its first impacts.
         steps: sampling steps.
         shift: of the sampling schedule.
     """

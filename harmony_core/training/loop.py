@@ -124,13 +124,13 @@ def train(
     trainer = _Trainer(objective, network, config, hooks, world)
     done = trainer.begin(resume=resume)
     total = sum(phase.steps for phase in phases)
-    start = 0
+    start, before = 0, phases[0]
     for phase in phases:
         stop = start + phase.steps
         if done < stop:
-            trainer.run(phase, start=start, done=done, stop=stop, total=total, progress=progress)
+            trainer.run(phase, before, start=start, done=done, stop=stop, total=total, progress=progress)
             done = stop
-        start = stop
+        start, before = stop, phase
 
 
 class _Trainer:
@@ -171,13 +171,15 @@ class _Trainer:
             self._cut_log(done)
         return done
 
-    def run(self, phase: Phase, *, start: int, done: int, stop: int, total: int, progress: Progress | None) -> None:
+    def run(
+        self, phase: Phase, before: Phase, *, start: int, done: int, stop: int, total: int, progress: Progress | None
+    ) -> None:
         """Do what is left of a phase."""
         optimizer = make_optimizer(self.parameters, phase.optimizer)
         if self.path is not None:
-            # At a phase's beginning the checkpoint's optimizer state is the last phase's; only the weights are taken over.
-            fresh = make_optimizer(self.parameters, phase.optimizer) if done == start else optimizer
-            self.checkpoints.load(self.path, self._tensors(fresh))
+            # At a phase's beginning the optimizer's state is that of the phase before; only the weights are taken over.
+            saved = make_optimizer(self.parameters, before.optimizer) if done == start else optimizer
+            self.checkpoints.load(self.path, self._tensors(saved))
             self.path = None
         for step in range(done, stop):
             begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Curves of a run as PNG, drawn with numpy alone: loss over steps, and what was measured at checkpoints.
+"""Curves of a run as PNG, drawn with numpy alone: losses over steps and, under them, what was measured at checkpoints.
 
 One small chart needs no plotting library: axes with numbers, lines in colours, a legend. Digits and letters are a 3 x 5 font.
 """
@@ -16,7 +16,7 @@ import torch
 
 from ..media import write_image
 
-WIDTH, HEIGHT, MARGIN = 960, 480, 64
+WIDTH, HEIGHT, MARGIN, LEGEND = 1200, 480, 64, 260
 COLOURS = ((31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189), (140, 86, 75), (227, 119, 194))
 INK, GRID = (60, 60, 60), (225, 225, 225)
 SCALE = 2
@@ -38,7 +38,7 @@ Curves = Mapping[str, Sequence[tuple[float, float]]]
 
 
 def plot_log(log: Path, folder: Path) -> None:
-    """Draw ``loss.png`` and, if something was measured, ``measured.png`` from a run's log.
+    """Draw ``loss.png`` from a run's log: a chart of the losses and, if something was measured, one of that under it.
 
     Raises:
         ValueError: a picture cannot be written.
@@ -52,17 +52,23 @@ def plot_log(log: Path, folder: Path) -> None:
         for name, value in values.items():
             if name not in SKIPPED:
                 target.setdefault(name, []).append((record["step"], value))
-    for name, curves in (("loss", losses), ("measured", measured)):
-        if curves:
-            pixels = draw({n: _thin(points) for n, points in curves.items()}, logarithmic=name == "loss")
-            write_image(folder / f"{name}.png", torch.from_numpy(pixels).permute(2, 0, 1).float()[None, :, None] / 127.5 - 1)
+    stop = max((x for curves in (losses, measured) for points in curves.values() for x, _ in points), default=1.0)
+    panels = [
+        draw({name: _thin(points) for name, points in curves.items()}, stop=stop, logarithmic=curves is losses)
+        for curves in (losses, measured)
+        if curves
+    ]
+    if panels:
+        pixels = torch.from_numpy(np.concatenate(panels)).permute(2, 0, 1)
+        write_image(folder / "loss.png", pixels.float()[None, :, None] / 127.5 - 1)
 
 
-def draw(curves: Curves, *, logarithmic: bool) -> np.ndarray:
-    """A chart of curves.
+def draw(curves: Curves, *, stop: float, logarithmic: bool) -> np.ndarray:
+    """A chart of curves, their names and last values beside them.
 
     Args:
         curves: points (x, y) by name.
+        stop: end of the x axis.
         logarithmic: the y axis, where all values are positive.
 
     Returns:
@@ -71,12 +77,12 @@ def draw(curves: Curves, *, logarithmic: bool) -> np.ndarray:
     canvas = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
     values = [y for points in curves.values() for _, y in points if math.isfinite(y)]
     logarithmic = logarithmic and bool(values) and min(values) > 0
-    x_axis = _Axis(0.0, max((x for points in curves.values() for x, _ in points), default=1.0), MARGIN, WIDTH - MARGIN // 2)
+    x_axis = _Axis(0.0, stop, MARGIN, WIDTH - LEGEND)
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     y_axis = _Axis(low, high, HEIGHT - MARGIN // 2, MARGIN // 2, logarithmic=logarithmic)
     for tick in y_axis.ticks():
         row = round(y_axis.place(tick))
-        canvas[row, MARGIN : WIDTH - MARGIN // 2] = GRID
+        canvas[row, MARGIN : WIDTH - LEGEND] = GRID
         _write(canvas, f"{tick:.3g}", row - 5, 6, INK)
     for tick in x_axis.ticks():
         column = round(x_axis.place(tick))
@@ -86,7 +92,8 @@ def draw(curves: Curves, *, logarithmic: bool) -> np.ndarray:
         colour = COLOURS[number % len(COLOURS)]
         placed = [(x_axis.place(x), y_axis.place(y)) for x, y in points if math.isfinite(y)]
         _line(canvas, placed, colour)
-        _write(canvas, name.lower(), MARGIN // 2 + 14 * number, WIDTH - 240, colour)
+        last = f" {points[-1][1]:.3g}" if points else ""
+        _write(canvas, name.lower() + last, MARGIN // 2 + 14 * number, WIDTH - LEGEND + 12, colour)
     return canvas
 
 

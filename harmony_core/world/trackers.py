@@ -76,14 +76,14 @@ def track_impacts(frames: Tensor, fps: float, tracker: BallTracker | None = None
     tracker = tracker or BallTracker()
     found = []
     for material, colour in COLOURS.items():
-        mass, x, y = _centroid(_likeness(frames, colour))
+        mass, x, y = centroid(colour_likeness(frames, colour))
         seen = mass > tracker.smallest
         found += [(time, material) for time in _kinks(x, y, seen, mass, fps, tracker)]
     found.sort()
     return Found(np.array([time for time, _ in found]), tuple(material for _, material in found))
 
 
-def _likeness(frames: Tensor, colour: Colour) -> npt.NDArray[np.float32]:
+def colour_likeness(frames: Tensor, colour: Colour) -> npt.NDArray[np.float32]:
     """How much of each pixel has this hue, (F, H, W), 0 to 1: chroma along the colour's, less that across it."""
     pixels = frames.detach().float().permute(1, 2, 3, 0).numpy() / 2
     chroma = pixels - pixels.mean(axis=-1, keepdims=True)
@@ -94,7 +94,7 @@ def _likeness(frames: Tensor, colour: Colour) -> npt.NDArray[np.float32]:
     return np.clip((along - across) / length / 0.8 - 0.2, 0, 1)
 
 
-def _centroid(weight: npt.NDArray[np.float32]) -> tuple[Floats, Floats, Floats]:
+def centroid(weight: npt.NDArray[np.float32]) -> tuple[Floats, Floats, Floats]:
     """Mass, x and y of the weight in each picture; positions are of no meaning where there is no mass."""
     height, width = weight.shape[1:]
     mass = weight.sum(axis=(1, 2), dtype=np.float64)

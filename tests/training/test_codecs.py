@@ -13,13 +13,23 @@ from harmony_core.__main__ import main
 from harmony_core.codecs.audio import AudioCodec, AudioCodecConfig
 from harmony_core.codecs.audio_vae import AudioVAEConfig
 from harmony_core.codecs.mel import log_mel
-from harmony_core.codecs.video_vae import VideoVAEConfig
+from harmony_core.codecs.video_vae import VideoVAE, VideoVAEConfig
 from harmony_core.codecs.vocoder import VocoderConfig
 from harmony_core.media import probe
 from harmony_core.progress import Cancelled
 from harmony_core.records import to_record
 from harmony_core.training.codec_files import load_sound_codec, load_video_codec
-from harmony_core.training.codecs import AudioObjective, _draw_audio, train_audio_codec, train_video_codec
+from harmony_core.training.codecs import (
+    AudioObjective,
+    VideoObjective,
+    _draw_audio,
+    _draw_video,
+    _where_it_moves,
+    train_audio_codec,
+    train_video_codec,
+    with_audio_statistics,
+    with_video_statistics,
+)
 from harmony_core.training.config import AudioCodecRun, DataConfig, OptimizerConfig, RunConfig, VideoCodecRun
 from harmony_core.training.data import pack_clips
 from harmony_core.training.loop import read_log
@@ -68,8 +78,9 @@ def test_a_video_codec_learns_and_its_latents_have_unit_variance(tmp_path, clips
     assert fall(read_log(tmp_path / "run" / "log.jsonl"), "absolute") < 0.7
     frames = torch.stack([clips.clip(n).frames for n in range(8)])
     latents = vae.encode(frames)
+    spread = vae.posterior(frames)[1].exp().mean((0, 2, 3, 4)) / torch.tensor(vae.config.std).square()
     assert (latents.mean((0, 2, 3, 4)).abs() < 1e-3).all()
-    assert (latents.std((0, 2, 3, 4)) - 1).abs().max() < 2e-2
+    assert (latents.var((0, 2, 3, 4)) + spread - 1).abs().max() < 2e-2  # of draws, not of their means
     error = (vae.decode(latents) - frames).abs().mean()
     assert error < 0.85 * (frames - frames.mean()).abs().mean()
 
@@ -83,9 +94,64 @@ def test_an_audio_codec_learns_and_its_latents_have_unit_variance(tmp_path, clip
     waves = torch.stack([clips.clip(n).wave for n in range(8)])
     latents = codec.encode(Audio(waves[:, None], 16_000))
     assert (latents.mean((0, 2)).abs() < 1e-3).all()
-    assert (latents.std((0, 2)) - 1).abs().max() < 2e-2
+    padded = torch.nn.functional.pad(waves, (0, -waves.shape[1] % codec.config.hop))
+    spread = codec.audio_vae.posterior(log_mel(padded, codec.config.mel)).log_variance.exp().mean((0, 2))
+    assert (latents.var((0, 2)) + spread - 1).abs().max() < 2e-2
     mel = log_mel(codec.waveform(Audio(waves[:, None], 16_000)), codec.config.mel)
     assert (codec.audio_vae.data_mean[0, :, 0] - mel.mean((0, 2))).abs().max() < 0.3
+
+
+def test_a_channel_that_is_not_used_stays_next_to_nothing(tmp_path, clips):
+    """Its posterior is the prior: its mean says nothing, and must not be blown up to unit variance."""
+    frames, waves = (torch.stack([getattr(clips.clip(n), name) for n in range(8)]) for name in ("frames", "wave"))
+    torch.manual_seed(0)
+    vae, codec = VideoVAE(video_run(tmp_path).codec), AudioCodec(audio_run(tmp_path).codec)
+    codec.audio_vae.init_weights()
+    unused, half = 3, {vae.conv1: 48, codec.audio_vae.encoder.conv_out: 20}
+    for layer, channels in half.items():
+        layer.requires_grad_(False)
+        for parameter in layer.parameters():
+            parameter[[unused, unused + channels]] *= 1e-4
+    vae, codec = with_video_statistics(vae, clips, 8), with_audio_statistics(codec, clips, 8)
+    assert abs(vae.config.std[unused] - 1) < 1e-2
+    assert vae.encode(frames)[:, unused].abs().max() < 1e-2
+    with torch.no_grad():
+        latents = codec.encode(Audio(waves[:, None], 16_000))
+    assert (codec.audio_vae.latent_std.flatten()[unused] - 1).abs() < 1e-2
+    assert latents[:, unused].abs().max() < 1e-2
+    assert latents.var((0, 2)).max() > 0.1
+
+
+def test_errors_weigh_more_where_something_moves():
+    clips = torch.zeros(2, 3, 5, 8, 8)
+    clips[0, 1, 3, 2:4, 2:4] = 1.5
+    weight = _where_it_moves(clips, 4.0)
+    assert weight.shape == (2, 1, 1, 8, 8)
+    assert float(weight.mean()) == pytest.approx(1)
+    still, moving = weight[1, 0, 0, 0, 0], weight[0, 0, 0, 2, 2]
+    assert float(moving / still) == pytest.approx(1 + 4 * 1.5)
+    assert (weight[0, 0, 0, 2:4, 2:4] == moving).all()
+    assert (weight == still).sum() == 2 * 64 - 4
+    assert torch.equal(_where_it_moves(clips, 0.0), torch.ones(2, 1, 1, 8, 8))
+
+
+def test_without_focus_the_loss_is_the_unweighted_one_and_with_it_parts_average_to_the_whole(tmp_path, clips):
+    config = video_run(tmp_path)
+    torch.manual_seed(0)
+    vae = VideoVAE(config.codec).requires_grad_(False)
+    batch = _draw_video(config, clips, 0)
+    mean, log_variance = vae.posterior(batch.clips)
+    error = vae.decode(vae.normalise(mean + (0.5 * log_variance).exp() * batch.noise), clamp=False) - batch.clips
+    losses = VideoObjective(vae, config)(batch)
+    assert torch.equal(losses["absolute"], error.abs().mean())
+    assert torch.equal(losses["squared"], error.square().mean())
+    assert torch.equal(losses["motion"], error.diff(dim=2).abs().mean())
+    focused = dataclasses.replace(config, focus=4.0)
+    batch, objective = _draw_video(focused, clips, 0), VideoObjective(vae, focused)
+    whole, parts = objective(batch), [objective(batch.part(n, 4)) for n in range(4)]
+    assert abs(whole["loss"] - losses["loss"]) > 1e-3
+    for name in whole:
+        assert float(sum(part[name] for part in parts) / 4) == pytest.approx(float(whole[name]), rel=1e-5)
 
 
 @pytest.mark.parametrize(("make", "train"), [(video_run, train_video_codec), (audio_run, train_audio_codec)])

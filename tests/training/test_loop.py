@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from harmony_core.geometry import ClipSpec, Grid
+from harmony_core.media import read_image
 from harmony_core.progress import Cancelled
 from harmony_core.records import to_record
 from harmony_core.training.cache import LatentCache
@@ -20,6 +21,7 @@ from harmony_core.training.config import ObjectiveConfig, OptimizerConfig, Stage
 from harmony_core.training.loop import Hooks, Phase, read_log, train
 from harmony_core.training.model import start_model, train_model
 from harmony_core.training.objective import Objective
+from harmony_core.training.plots import COLOURS, HEIGHT
 from harmony_core.training.store import Entry, writing
 from harmony_core.training.tasks import draw_batch
 from harmony_core.types import Modality
@@ -102,11 +104,15 @@ def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(make_run, cache, tm
     assert not list((folder / "checkpoints").glob(".*"))
 
 
-def test_a_full_disk_stops_the_run_and_leaves_the_last_checkpoint(make_run, cache, tmp_path):
-    """A limit on the size of a file stands for the full disk: the write fails in the same place."""
+@pytest.mark.parametrize("then", ["SIG_IGN", "SIG_DFL"])
+def test_a_full_disk_or_a_kill_while_saving_leaves_the_last_checkpoint(make_run, cache, tmp_path, then):
+    """A limit on the size of a file stands for the full disk: the write fails in the same place, or its signal kills there."""
+    train_model(make_run(output=str(tmp_path / "whole")), cache)
     config = make_run(output=str(tmp_path / "full"))
     with pytest.raises(Cancelled):
         train_model(config, cache, progress=stop_after(3))
+    checkpoints = tmp_path / "full" / "checkpoints"
+    before = {path.name: path.read_bytes() for path in (checkpoints / "step-00000003").iterdir()}
     (tmp_path / "config.json").write_text(json.dumps(to_record(config)))
     program = f"""
         import json, resource, signal, torch
@@ -115,16 +121,26 @@ def test_a_full_disk_stops_the_run_and_leaves_the_last_checkpoint(make_run, cach
         from harmony_core.training.cache import LatentCache
         from harmony_core.training.config import ModelRun
         from harmony_core.training.model import train_model
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        signal.signal(signal.SIGXFSZ, signal.{then})
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
         config = from_record(ModelRun, json.load(open({str(tmp_path / "config.json")!r})), "config")
         train_model(config, LatentCache({str(cache.folder)!r}), resume=True)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False, capture_output=True, text=True)
-    assert "ValueError: cannot write the checkpoint of step 6" in done.stderr
-    assert [p.name for p in (tmp_path / "full" / "checkpoints").iterdir()] == ["step-00000003"]
+    left = [path.name for path in checkpoints.glob(".step-00000006.*")]
+    if then == "SIG_IGN":
+        assert "ValueError: cannot write the checkpoint of step 6" in done.stderr
+        assert "the last good one is" in done.stderr
+        assert not left
+    else:
+        assert done.returncode == -signal.SIGXFSZ
+        assert left
+    assert [path.name for path in checkpoints.glob("step-*")] == ["step-00000003"]
+    assert {path.name: path.read_bytes() for path in (checkpoints / "step-00000003").iterdir()} == before
     train_model(config, cache, resume=True)
-    assert losses(tmp_path / "full")[-1]["step"] == 6
+    assert losses(tmp_path / "full") == losses(tmp_path / "whole")
+    assert not list(checkpoints.glob(".*"))
 
 
 def test_a_loss_that_is_not_finite_names_step_and_clips_and_keeps_the_checkpoint(make_run, cache):
@@ -191,19 +207,28 @@ def test_the_file_at_the_end_is_the_averaged_model(make_run, cache):
     assert not torch.equal(loaded.tensors[name], state[f"weights.{name}"])
 
 
-def test_measures_are_logged_and_plotted(make_run, cache):
-    config = make_run()
-    seen = []
+def test_measures_are_logged_and_plotted_and_kept_when_the_run_is_resumed(make_run, cache):
+    config = make_run(steps=9)
+    folder = Path(config.run.output)
 
     def measure(step, model):
-        seen.append(step)
         assert not model.training
-        return {"sync": 0.1 * step}
+        return {"event_f1": 0.1 * step}
 
-    train_model(config, cache, measure=measure)
-    assert seen == [3, 6]
-    for name in ("loss.png", "measured.png"):
-        assert (Path(config.run.output) / name).stat().st_size > 1000
+    def drawn() -> int:
+        """Pixels of the first curve in the lower panel."""
+        panel = read_image(folder / "loss.png")[0, :, 0, HEIGHT:]
+        colour = torch.tensor(COLOURS[0]).reshape(3, 1, 1) / 127.5 - 1
+        return int(((panel - colour).abs().amax(0) < 0.01).sum())
+
+    with pytest.raises(Cancelled):
+        train_model(config, cache, measure=measure, progress=stop_after(3))
+    first = drawn()
+    train_model(config, cache, measure=measure, resume=True)
+    measured = [line for line in read_log(folder / "log.jsonl") if "measured" in line]
+    assert [line["step"] for line in measured] == [3, 6, 9]
+    assert [line["measured"]["event_f1"] for line in measured] == pytest.approx([0.3, 0.6, 0.9])
+    assert drawn() > first > 0
 
 
 @pytest.mark.parametrize("gone", ["state.json", "state.safetensors"])

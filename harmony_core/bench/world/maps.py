@@ -22,7 +22,7 @@ from ...world.clip import Event, Floats, WorldClip
 from ...world.face import INSIDE
 from ...world.metrics import Fractions, Heard
 from ...world.scenes import COLOURS
-from ...world.trackers import BallTracker, _centroid, _likeness
+from ...world.trackers import BallTracker, centroid, colour_likeness
 
 Path = tuple[Floats, Floats, Floats]
 """Mass, x and y of a colour in each picture."""
@@ -73,7 +73,7 @@ def seen_targets(events: Sequence[tuple[float, str]], frames: Tensor, spec: Clip
     placed = []
     for time, material in events:
         if material not in paths:
-            paths[material] = _centroid(_likeness(frames, COLOURS[material] if material else INSIDE))
+            paths[material] = centroid(colour_likeness(frames, COLOURS[material] if material else INSIDE))
         found = _nearest(paths[material], picture_of(time, spec), spec)
         if found is not None:
             placed.append(found)
