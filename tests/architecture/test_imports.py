@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "harmony_core"
+NODES = ROOT / "nodes"
 COMFY = {
     "comfy",
     "comfy_api",
@@ -77,6 +78,31 @@ def test_a_module_imports_only_what_its_layer_may(path):
         reached = target(path, level, name)
         if own in ALLOWED and reached:
             assert reached == own or reached in ALLOWED[own], f"{own} imports {reached}"
+
+
+@pytest.mark.parametrize("path", sorted(NODES.rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_nodes_reach_comfyui_only_through_the_bridge(path):
+    bridge = path.parent.name == "bridge"
+    for level, name in imports(path):
+        first = name.split(".")[0]
+        assert level or first not in {"harmony_core", "nodes"}, f"{path.name} imports {name} by its absolute name"
+        if not bridge:
+            assert level or first not in COMFY - {"comfy_api"}, f"{path.name} imports {name} beside the bridge"
+            assert not (level and "harmony_core" in name), f"{path.name} imports {name} beside the bridge"
+
+
+def test_starting_comfyui_imports_no_model_code():
+    """What is imported at the top of the pack and of the nodes: nothing of the bridge, and nothing heavy."""
+    for path in [ROOT / "__init__.py", *NODES.glob("*.py")]:
+        for node in ast.parse(path.read_text()).body:
+            assert not isinstance(node, ast.Import), path
+            if isinstance(node, ast.ImportFrom):
+                assert node.module and not node.module.startswith(("bridge", "torch", "comfy.")), path
+
+
+def test_the_pack_does_no_work_at_import():
+    code = "import sys, runpy; runpy.run_path(sys.argv[1]); sys.exit(bool({'torch', 'harmony_core'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code, str(ROOT / "__init__.py")], check=False).returncode == 0
 
 
 def test_importing_the_package_imports_no_torch():

@@ -85,6 +85,19 @@ def test_a_video_codec_learns_and_its_latents_have_unit_variance(tmp_path, clips
     assert error < 0.85 * (frames - frames.mean()).abs().mean()
 
 
+def test_a_video_codec_trained_on_begins_where_its_file_ends(tmp_path, clips):
+    first = train_video_codec(video_run(tmp_path, steps=4), clips)
+    onward = dataclasses.replace(video_run(tmp_path / "on", steps=2), init=str(first))
+    onward = dataclasses.replace(onward, optimizer=OptimizerConfig(lr=1e-12, warmup=0, weight_decay=0.0))
+    before, after = (load_video_codec(path).state_dict() for path in (first, train_video_codec(onward, clips)))
+    assert all(torch.allclose(value, after[key], atol=1e-6) for key, value in before.items())
+    other = VideoVAEConfig(
+        encoder_width=4, decoder_width=8, multipliers=(1, 1, 2, 2), blocks=1, mean=(0.0,) * 48, std=(1.0,) * 48
+    )
+    with pytest.raises(ValueError, match="of another shape"):
+        train_video_codec(dataclasses.replace(onward, codec=other), clips)
+
+
 def test_an_audio_codec_learns_and_its_latents_have_unit_variance(tmp_path, clips):
     config = audio_run(tmp_path)
     codec = load_sound_codec(train_audio_codec(config, clips))

@@ -49,7 +49,7 @@ def together(config, cache, tmp_path, *, stop: int = -1, resume: bool = False) -
     record.write_text(json.dumps(to_record(config)))
     arguments = [str(record), str(cache.folder), str(stop), "resume" if resume else "start"]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", str(program), *arguments]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
 
 

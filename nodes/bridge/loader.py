@@ -1,0 +1,80 @@
+"""From a Harmony checkpoint to MODEL, CLIP and VAEs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.utils
+import torch
+from comfy.patcher_extension import WrappersMP
+
+from ...harmony_core.runtime import Runtime
+from ...harmony_core.weights.checkpoint import CODEC_PARTS, Checkpoint
+from ...harmony_core.weights.files import check_keys
+from .clip import caption_clip
+from .codec import HarmonyAudioVAE, HarmonyVideoVAE
+from .model import WRAPPER, HarmonySupport, during_run
+from .saved import read, with_codecs_it_holds
+
+
+def load_model(path: str, options: dict[str, Any], *, disable_dynamic: bool = False) -> Any:
+    """A MODEL from a file; ComfyUI calls this again where it needs a second, untouched copy.
+
+    Args:
+        path: the file of a checkpoint.
+        options: ``dtype`` of the weights, ``load_device``, ``offload_device``; each optional.
+        disable_dynamic: make it without dynamic VRAM.
+
+    Raises:
+        ValueError: the file is no Harmony checkpoint, or its weights do not fit its config.
+    """
+    return model_of(read(path), path, options, disable_dynamic=disable_dynamic)
+
+
+def load_all(path: Path) -> tuple[Any, Any, HarmonyVideoVAE | None, HarmonyAudioVAE | None]:
+    """MODEL, CLIP and the VAEs of video and sound; None for what the file does not hold.
+
+    Raises:
+        ValueError: as for :func:`load_model`.
+    """
+    checkpoint = read(path)
+    held = with_codecs_it_holds(checkpoint)
+    # Codecs are small and compute in float32, whatever they are stored in.
+    exact = Runtime(dtype=torch.float32)
+    return (
+        model_of(checkpoint, str(path), {}),
+        caption_clip(checkpoint) if checkpoint.config.caption is not None else None,
+        HarmonyVideoVAE(held.video_vae(exact)) if held.codecs.video is not None else None,
+        HarmonyAudioVAE(held.audio_codec(exact)) if held.codecs.audio is not None else None,
+    )
+
+
+def model_of(checkpoint: Checkpoint, path: str, options: dict[str, Any], *, disable_dynamic: bool = False) -> Any:
+    """The MODEL of a checkpoint in memory; see :func:`load_model`."""
+    management = comfy.model_management
+    weights = {key: value for key, value in checkpoint.tensors.items() if not key.startswith(CODEC_PARTS)}
+    codec = checkpoint.codecs.video
+    support = HarmonySupport(checkpoint.config, codec)
+    load_device = options.get("load_device", management.get_torch_device())
+    offload_device = options.get("offload_device", management.unet_offload_device())
+    dtype = options.get("dtype") or management.unet_dtype(
+        model_params=comfy.utils.calculate_parameters(weights),
+        supported_dtypes=support.supported_inference_dtypes,
+        weight_dtype=comfy.utils.weight_dtype(weights),
+    )
+    cast = management.unet_manual_cast(dtype, load_device, support.supported_inference_dtypes)
+    support.set_inference_dtype(dtype, cast, device=load_device)
+    model = support.get_model(weights)
+    wanted = {key: tuple(value.shape) for key, value in model.diffusion_model.state_dict().items()}
+    check_keys(wanted, {key: tuple(value.shape) for key, value in weights.items()}, what="this model")
+    patcher_class = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
+    patcher = patcher_class(model, load_device=load_device, offload_device=offload_device)
+    if not management.is_device_cpu(offload_device):
+        model.to(offload_device)
+    model.load_model_weights(weights, "", assign=patcher.is_dynamic())
+    patcher.cached_patcher_init = (load_model, (path, options))
+    patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER, during_run)
+    return patcher

@@ -1,0 +1,84 @@
+"""What the model is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+
+class HarmonyEncode(io.ComfyNode):
+    """Words and a voice to CONDITIONING."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """What ComfyUI shows."""
+        return io.Schema(
+            node_id="HarmonyEncode",
+            display_name="Harmony Encode",
+            category="Harmony",
+            description="Tells the model what is seen, what is heard, what is said, and in whose voice.",
+            inputs=[
+                io.Model.Input("model", tooltip="The Harmony model; it knows which symbols a transcript may have."),
+                io.Clip.Input("clip", tooltip="The caption encoder: the checkpoint's own, or umT5."),
+                io.String.Input("picture", multiline=True, default="", tooltip="What is seen; empty for anything."),
+                io.String.Input(
+                    "sound",
+                    multiline=True,
+                    default="",
+                    tooltip="What is heard, speech aside; empty for what goes with the picture.",
+                ),
+                io.String.Input("transcript", default="", tooltip="What is said, letter by letter; empty for no speech."),
+                io.Audio.Input("voice", optional=True, tooltip="A sound whose voice to speak with, at least 0.3 s of it."),
+                io.Vae.Input("audio_vae", optional=True, tooltip="The audio VAE; needed with a voice."),
+                io.Float.Input(
+                    "voice_start",
+                    default=0.0,
+                    min=0.0,
+                    max=3600.0,
+                    step=0.1,
+                    optional=True,
+                    tooltip="Seconds of the voice to skip.",
+                ),
+                io.Float.Input(
+                    "voice_seconds",
+                    default=3.0,
+                    min=0.3,
+                    max=30.0,
+                    step=0.1,
+                    optional=True,
+                    tooltip="Seconds of the voice to use, from its start on.",
+                ),
+            ],
+            outputs=[io.Conditioning.Output(tooltip="For a sampler's positive or negative input.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        clip: Any,
+        picture: str,
+        sound: str,
+        transcript: str,
+        voice: Any = None,
+        audio_vae: Any = None,
+        voice_start: float = 0.0,
+        voice_seconds: float = 3.0,
+    ) -> io.NodeOutput:
+        """Encode."""
+        from .bridge.encode import encode
+
+        return io.NodeOutput(
+            encode(
+                model,
+                clip,
+                picture=picture,
+                sound=sound,
+                transcript=transcript,
+                voice=voice,
+                voice_vae=audio_vae,
+                voice_start=voice_start,
+                voice_seconds=voice_seconds,
+            )
+        )

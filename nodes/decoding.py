@@ -1,0 +1,38 @@
+"""From latents to pictures and sound."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+
+class HarmonyDecode(io.ComfyNode):
+    """Both streams at once."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """What ComfyUI shows."""
+        return io.Schema(
+            node_id="HarmonyDecode",
+            display_name="Harmony Decode",
+            category="Harmony",
+            description="Decodes pictures and sound, exactly as long as each other.",
+            inputs=[
+                io.Latent.Input("latent", tooltip="A sampled latent of picture and sound."),
+                io.Vae.Input("video_vae", tooltip="The video VAE."),
+                io.Vae.Input("audio_vae", tooltip="The audio VAE."),
+            ],
+            outputs=[
+                io.Image.Output(tooltip="The pictures; those of a batch one after the other."),
+                io.Audio.Output(tooltip="The sound."),
+                io.Float.Output("fps", display_name="fps", tooltip="Pictures per second, for Create Video."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, latent: Any, video_vae: Any, audio_vae: Any) -> io.NodeOutput:
+        """Decode."""
+        from .bridge.decode import decode
+
+        return io.NodeOutput(*decode(latent, video_vae, audio_vae))

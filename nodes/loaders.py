@@ -1,0 +1,42 @@
+"""Loading."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+
+class HarmonyLoadCheckpoint(io.ComfyNode):
+    """An all-in-one checkpoint, or a model alone."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """What ComfyUI shows."""
+        from .bridge.paths import checkpoint_names
+
+        return io.Schema(
+            node_id="HarmonyLoadCheckpoint",
+            display_name="Load Harmony Checkpoint",
+            category="Harmony",
+            description="Loads a joint model of video and sound, with its codecs and caption encoder where the file has them.",
+            inputs=[
+                io.Combo.Input(
+                    "checkpoint",
+                    options=checkpoint_names(),
+                    tooltip="A Harmony checkpoint from models/checkpoints or models/diffusion_models, or the built-in one.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(tooltip="The joint model; works with stock samplers, LoRA loaders and model patches."),
+                io.Clip.Output(tooltip="The checkpoint's caption encoder; empty where it has none: use Load CLIP with umT5."),
+                io.Vae.Output("video_vae", display_name="video VAE", tooltip="Pictures; empty where the file has no codec."),
+                io.Vae.Output("audio_vae", display_name="audio VAE", tooltip="Sound; empty where the file has no codec."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, checkpoint: str) -> io.NodeOutput:
+        """Load it."""
+        from .bridge.loader import load_all
+        from .bridge.paths import checkpoint_path
+
+        return io.NodeOutput(*load_all(checkpoint_path(checkpoint)))

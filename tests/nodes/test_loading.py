@@ -1,0 +1,25 @@
+"""Starting, and loading again as dynamic VRAM does it for torch.compile: a CPU run never comes there by itself."""
+
+from pathlib import Path
+
+import pytest
+from all_in_one import save_all_in_one
+from comfyui import run_beside_comfy
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    path = save_all_in_one(tmp_path_factory.mktemp("loading") / "small.safetensors")
+    return run_beside_comfy(Path(__file__).with_name("beside_nodes.py"), str(path))
+
+
+@pytest.mark.parametrize("what", ["starts_at_once", "starts_without_model_code"])
+def test_the_pack_starts_light(found, what):
+    assert found[what]
+
+
+@pytest.mark.parametrize(
+    "what", ["is_plain", "shares_nothing", "delegate_equals", "fresh_equals", "bfloat16_finite", "run_is_closed"]
+)
+def test_a_model_made_again(found, what):
+    assert found[what]
