@@ -2,7 +2,7 @@
 
 The bands are spread over frequencies so that their sums fit; each peak of a spectrum is a partial that goes on from where it
 was a frame ago, and the frequencies around it follow its phase. Where a vocoder could be trained for minutes only, this is
-the better one by far (docs/benchmarks.md): a network learns what phases to give in hundreds of hours of sound.
+the better one by far (docs/training.md): a network learns what phases to give in hundreds of hours of sound.
 """
 
 # B batch, M mel bins, T mel frames, K frequencies, S samples

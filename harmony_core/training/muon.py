@@ -1,6 +1,6 @@
 """Muon (Jordan et al. 2024): the momentum of each weight matrix is made orthogonal before it is applied; the rest by AdamW.
 
-On the small networks trained here a step of it is worth about two of AdamW's, and costs a tenth more (docs/training.md).
+On the small codecs trained here a step of it is worth two and more of AdamW's (docs/training.md).
 """
 
 from __future__ import annotations
