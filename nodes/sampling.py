@@ -30,11 +30,48 @@ def _guidance_inputs() -> list[Any]:
     ]
 
 
-def _vae_inputs() -> list[Any]:
+def _model_inputs() -> list[Any]:
     return [
+        io.Model.Input("model", tooltip="The Harmony model, perhaps with LoRAs and patches."),
+        io.Conditioning.Input("positive", tooltip="What is told, from Harmony Encode or CLIP Text Encode."),
+    ]
+
+
+def _optional_inputs() -> list[Any]:
+    return [
+        io.Conditioning.Input("negative", optional=True, tooltip="What text guidance goes away from; nothing by default."),
         io.Vae.Input("video_vae", optional=True, tooltip="The video VAE; SyncCFG needs it to make its still picture."),
         io.Vae.Input("audio_vae", optional=True, tooltip="The audio VAE; SyncCFG needs it to make its silence."),
     ]
+
+
+def _guider(
+    model: Any,
+    positive: Any,
+    *,
+    sync_video: float,
+    sync_audio: float,
+    sync_text: str,
+    text_video: float,
+    text_audio: float,
+    negative: Any = None,
+    video_vae: Any = None,
+    audio_vae: Any = None,
+    **more: Any,
+) -> Any:
+    """The guider that the inputs of either node describe."""
+    from .bridge.guider import guided
+
+    return guided(
+        model,
+        positive,
+        negative,
+        sync=(sync_video, sync_audio),
+        text_mode=sync_text,
+        text=(text_video, text_audio),
+        vaes=(video_vae, audio_vae),
+        **more,
+    )
 
 
 class HarmonySyncGuider(io.ComfyNode):
@@ -49,13 +86,9 @@ class HarmonySyncGuider(io.ComfyNode):
             category="Harmony",
             description="Guides picture and sound towards each other; for SamplerCustomAdvanced.",
             inputs=[
-                io.Model.Input("model", tooltip="The Harmony model, perhaps with LoRAs and patches."),
-                io.Conditioning.Input("positive", tooltip="What is told, from Harmony Encode or CLIP Text Encode."),
+                *_model_inputs(),
                 *_guidance_inputs(),
-                io.Conditioning.Input(
-                    "negative", optional=True, tooltip="What text guidance goes away from; nothing by default."
-                ),
-                *_vae_inputs(),
+                *_optional_inputs(),
                 io.Image.Input(
                     "still",
                     optional=True,
@@ -67,34 +100,9 @@ class HarmonySyncGuider(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        model: Any,
-        positive: Any,
-        sync_video: float,
-        sync_audio: float,
-        sync_text: str,
-        text_video: float,
-        text_audio: float,
-        negative: Any = None,
-        video_vae: Any = None,
-        audio_vae: Any = None,
-        still: Any = None,
-    ) -> io.NodeOutput:
+    def execute(cls, model: Any, positive: Any, still: Any = None, **guidance: Any) -> io.NodeOutput:
         """Make it."""
-        from .bridge.guider import guided
-
-        guider = guided(
-            model,
-            positive,
-            negative,
-            sync=(sync_video, sync_audio),
-            text_mode=sync_text,
-            text=(text_video, text_audio),
-            vaes=(video_vae, audio_vae),
-            still=still,
-        )
-        return io.NodeOutput(guider)
+        return io.NodeOutput(_guider(model, positive, still=still, **guidance))
 
 
 class HarmonyKSampler(io.ComfyNode):
@@ -111,8 +119,7 @@ class HarmonyKSampler(io.ComfyNode):
             category="Harmony",
             description="Samples picture and sound together, guided towards each other.",
             inputs=[
-                io.Model.Input("model", tooltip="The Harmony model, perhaps with LoRAs and patches."),
-                io.Conditioning.Input("positive", tooltip="What is told, from Harmony Encode or CLIP Text Encode."),
+                *_model_inputs(),
                 io.Latent.Input("latent", tooltip="What is given and what is generated, from Empty Harmony Latent on."),
                 io.Int.Input(
                     "seed",
@@ -127,44 +134,17 @@ class HarmonyKSampler(io.ComfyNode):
                     "sampler_name", options=sampler_names(), default="euler", tooltip="How to walk from noise to the clip."
                 ),
                 *_guidance_inputs(),
-                io.Conditioning.Input(
-                    "negative", optional=True, tooltip="What text guidance goes away from; nothing by default."
-                ),
-                *_vae_inputs(),
+                *_optional_inputs(),
             ],
             outputs=[io.Latent.Output(tooltip="Picture and sound, for Harmony Decode; what was given is in it bit for bit.")],
         )
 
     @classmethod
     def execute(
-        cls,
-        model: Any,
-        positive: Any,
-        latent: Any,
-        seed: int,
-        steps: int,
-        sampler_name: str,
-        sync_video: float,
-        sync_audio: float,
-        sync_text: str,
-        text_video: float,
-        text_audio: float,
-        negative: Any = None,
-        video_vae: Any = None,
-        audio_vae: Any = None,
+        cls, model: Any, positive: Any, latent: Any, seed: int, steps: int, sampler_name: str, **guidance: Any
     ) -> io.NodeOutput:
         """Sample."""
-        from .bridge.guider import fps_of, guided, sample, still_of
+        from .bridge.guider import fps_of, sample, still_of
 
-        guider = guided(
-            model,
-            positive,
-            negative,
-            sync=(sync_video, sync_audio),
-            text_mode=sync_text,
-            text=(text_video, text_audio),
-            vaes=(video_vae, audio_vae),
-            still=still_of(latent),
-            fps=fps_of(latent),
-        )
+        guider = _guider(model, positive, still=still_of(latent), fps=fps_of(latent), **guidance)
         return io.NodeOutput(sample(guider, latent, seed=seed, steps=steps, sampler_name=sampler_name))

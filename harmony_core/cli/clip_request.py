@@ -31,6 +31,7 @@ from .clip_files import ClipFiles
 LONGEST_VOICE = 3.0
 """Seconds of a reference that are used: as long as those the papers train with."""
 _NOTED = 0.5e-3  # seconds by which a clip may differ from what was asked without a word
+_LONGEST, _FASTEST = 600.0, 1000.0  # seconds, as much as media reads; pictures a second
 _LARGEST_SEED, _MOST_CLIPS, _MOST_THREADS = 1 << 62, 1000, 1024
 _WORLD_SIZE = (64, 64)
 
@@ -77,9 +78,9 @@ def check_options(args: argparse.Namespace) -> None:
     ):
         if value is not None and not least <= value <= most:
             raise ValueError(f"--{option} is a whole number from {least} to {most}, got {value}")
-    for option, value in (("seconds", args.seconds), ("fps", args.fps)):
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise ValueError(f"--{option} is a positive number, got {value}")
+    for option, number, limit in (("seconds", args.seconds, _LONGEST), ("fps", args.fps, _FASTEST)):
+        if number is not None and not 0 < number <= limit:
+            raise ValueError(f"--{option} is a positive number up to {limit:g}, got {number:g}")
     if args.audio is not None and args.video is not None:
         raise ValueError("--audio makes pictures for a sound and --video a sound for pictures: give one of them")
     if args.video is not None and args.image is not None:

@@ -163,7 +163,10 @@ def _make(args: argparse.Namespace, wanted: Plan, pipeline: Pipeline, number: in
                 on_step=lambda step: sampling(step.index + 1, step.steps),
                 on_decode=decoding,
             )
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        # On a CPU torch has no exception of its own for this.
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
         raise ValueError(f"not enough memory on {wanted.device} for this clip: make it shorter or smaller") from error
     maps = None if recorder is None else recorder.maps()[0]
     return clip, write_clip(wanted.files[number], clip, wanted.request.spec, maps=maps, marked=wanted.marked)

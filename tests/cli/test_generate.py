@@ -183,6 +183,7 @@ def test_options_that_are_wrong_are_one_sentence_each(checkpoint, media, tmp_pat
         "--seed is a whole number from 0": (*out, "--seed", -1),
         "--threads is a whole number from 1": (*out, "--threads", 0),
         "--seconds is a positive number": (*out, "--seconds", "inf"),
+        "--seconds is a positive number up to 600": (*out, "--seconds", 1e9),
         "--fps is a positive number": (*out, "--fps", -24),
         "--size is WIDTHxHEIGHT": (*out, "--size", "64"),
         "width 50 is not a multiple of 16; nearest: 48 or 64": (*out, "--size", "50x32"),
@@ -240,6 +241,25 @@ def test_a_checkpoint_that_cannot_is_one_sentence(media, tmp_path, capsys):
     refused(mute, capsys, "has no caption encoder of its own", "a ball", *out)
     refused(mute, capsys, "has no frame-wise attention", "--sound-map", *out)
     assert not list(tmp_path.glob("b.*"))
+
+
+def test_a_clip_larger_than_memory_is_one_sentence(checkpoint, tmp_path, capsys):
+    status = main(
+        [
+            "generate",
+            "--out",
+            str(tmp_path / "b.mp4"),
+            "--checkpoint",
+            str(checkpoint),
+            "--size",
+            "99840x99840",
+            "--seconds",
+            "600",
+        ]
+    )
+    assert status == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("harmony: not enough memory on cpu for this clip")
+    assert not names(tmp_path)
 
 
 def test_ctrl_c_leaves_no_file_and_one_line(checkpoint, tmp_path, capsys):

@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from comfyui import ROOT, find_comfy, find_python
+from comfyui import ROOT, check_imports, find_comfy, find_python
 from safetensors.torch import load_file
 
 START_SECONDS = 600
@@ -34,6 +34,7 @@ class Server:
             options: more of its command line.
         """
         root = find_comfy()
+        check_imports(root, find_python(root))
         self.base = base
         for name in ("models/checkpoints", "input", "output", "temp", "user", "custom_nodes", "frontend"):
             (base / name).mkdir(parents=True)
@@ -61,11 +62,11 @@ class Server:
             self._process = subprocess.Popen(command, cwd=root, stdout=log, stderr=log, env=environment)
 
     def wait(self) -> None:
-        """Until it answers; skips where this ComfyUI does not start at all."""
+        """Until it answers; one that can be imported but does not start with the pack in it is a failure."""
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end:
             if self._process.poll() is not None:
-                pytest.skip(f"ComfyUI does not start here: {self.text().strip().splitlines()[-1]}")
+                pytest.fail(f"ComfyUI ended instead of starting: {self.text()[-2000:]}")
             try:
                 self.get("/system_stats")
             except (urllib.error.URLError, ConnectionError):

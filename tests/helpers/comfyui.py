@@ -32,6 +32,15 @@ def find_python(root: Path) -> str:
     return found[0] if found else sys.executable
 
 
+def check_imports(root: Path, python: str) -> None:
+    """Skips the test where ComfyUI, without this project, does not import: something it needs is not installed."""
+    command = [python, "-c", "import comfy.cli_args; comfy.cli_args.args.cpu = True; import comfy.ops, einops"]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    probe = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if probe.returncode:
+        pytest.skip(f"ComfyUI at {root} does not import under {python}: {probe.stderr.strip().splitlines()[-1]}")
+
+
 def run_beside_comfy(script: Path, *args: str) -> dict:
     """Run a script with ComfyUI and this project importable; what it prints last is JSON.
 
@@ -45,9 +54,7 @@ def run_beside_comfy(script: Path, *args: str) -> dict:
     def start(*command: str) -> subprocess.CompletedProcess:
         return subprocess.run([python, *command], capture_output=True, text=True, env=environment, check=False)
 
-    probe = start("-c", "import comfy.cli_args; comfy.cli_args.args.cpu = True; import comfy.ops, einops")
-    if probe.returncode:
-        pytest.skip(f"ComfyUI at {root} does not import under {python}: {probe.stderr.strip().splitlines()[-1]}")
+    check_imports(root, python)
     done = start(str(script), *args)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
