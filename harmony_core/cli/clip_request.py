@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from ..weights.builtin import resolve
 from ..weights.inspect import Description, inspect
 from ..weights.trained import usual_clip
 from .clip_files import ClipFiles
+from .sizes import parse_size
 
 LONGEST_VOICE = 3.0
 """Seconds of a reference that are used: as long as those the papers train with."""
@@ -123,12 +123,7 @@ def plan(args: argparse.Namespace, *, note: Note) -> Plan:
 
 def _size(args: argparse.Namespace) -> tuple[int, int] | None:
     """Height and width."""
-    if args.size is None:
-        return None
-    sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", args.size.strip().lower())
-    if sides is None:
-        raise ValueError(f"--size is WIDTHxHEIGHT in pixels, such as 64x64, got {args.size!r}")
-    return int(sides[2]), int(sides[1])
+    return None if args.size is None else parse_size(args.size)
 
 
 def _schedule(args: argparse.Namespace) -> Schedule:

@@ -35,7 +35,17 @@ SAVED = 4
 _STILL = "the first picture where pictures are given, else even grey"
 _SPEECH = ["sync_c", "sync_c_share", "sync_d", "closure_f1", "closure_offset", "words", "voice"]
 _EVENTS = ["event_f1", "event_f1_share", "event_f1_1", "event_offset", "material"]
-_ALWAYS = ["events_seen", "events_heard", "motion", "loudness", "map_hit", "map_fixed", "map_shuffled", "map_chance"]
+_ALWAYS = [
+    "events_seen",
+    "events_heard",
+    "motion",
+    "loudness",
+    "av_align",
+    "map_hit",
+    "map_fixed",
+    "map_shuffled",
+    "map_chance",
+]
 _COLUMNS = {
     "impact": [*_EVENTS, *_ALWAYS],
     "talk": [*_SPEECH, *_ALWAYS],
@@ -46,9 +56,10 @@ _COLUMNS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", help="a file that carries its codecs, or the name of a built-in one"
+        "checkpoint", metavar="CHECKPOINT", nargs="?", help="a file that carries its codecs, or the name of a built-in one"
     )
     parser.add_argument("--clips", type=int, default=256, metavar="N", help="of each kind (default: 256)")
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="number of the first clip (default: 0)")
     parser.add_argument(
         "--kinds", default="impact,talk", metavar="LIST", help="among impact, talk, complex (default: impact,talk)"
     )
@@ -71,6 +82,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="of the CPU")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
     parser.add_argument(
+        "--values", type=Path, metavar="FILE", help="write what was measured of every clip to FILE, for --merge"
+    )
+    parser.add_argument(
+        "--merge",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="measure nothing: put together what other runs wrote with --values, each of other clips (--first)",
+    )
+    parser.add_argument(
         "--save", type=Path, metavar="DIR", help=f"write the first {SAVED} clips of each generated row, to look at and hear"
     )
 
@@ -85,11 +106,19 @@ def run(args: argparse.Namespace) -> None:
 
     from ..bench.world.measure import WorldBench
     from ..bench.world.runs import world_spec
+    from ..bench.world.values import Part, write_part
     from ..pipeline import Pipeline
     from ..runtime import Runtime, usable_device
     from ..weights.builtin import resolve
     from .progress_line import ProgressLine
 
+    for file in (args.json, args.train_judges, args.values):
+        _check_writable(file)
+    if args.merge is not None:
+        _merge(args)
+        return
+    if args.checkpoint is None:
+        raise ValueError("give a checkpoint to measure, or --merge with files of values")
     began = time.monotonic()
     plan = _plan(args)
     device = usable_device(args.device)
@@ -97,8 +126,6 @@ def run(args: argparse.Namespace) -> None:
         if args.threads < 1:
             raise ValueError(f"--threads is at least 1, got {args.threads}")
         torch.set_num_threads(args.threads)
-    for file in (args.json, args.train_judges):
-        _check_writable(file)
     path = resolve(args.checkpoint)
     pipeline = Pipeline.load(path, runtime=Runtime(device=device))
     world_spec(pipeline, plan.split)
@@ -109,9 +136,9 @@ def run(args: argparse.Namespace) -> None:
         bench = WorldBench(pipeline, judges, plan, progress=line, on_made=keeper)
         for kind in plan.kinds:
             tables[kind] = bench.kind(kind)
-            _show(kind, tables[kind], plan)
+            _show(kind, tables[kind], _meta(plan))
         tables["anchors"] = bench.anchors()
-    _show("anchors", tables["anchors"], plan)
+    _show("anchors", tables["anchors"], _meta(plan))
     if keeper:
         keeper.finish()
     meta = {
@@ -124,8 +151,29 @@ def run(args: argparse.Namespace) -> None:
         "seconds": {stage: round(spent, 2) for stage, spent in bench.seconds.items()},
         "wall_seconds": round(time.monotonic() - began, 2),
     }
+    if args.values:
+        write_part(args.values, Part(meta, bench.values))
+        print(f"wrote {args.values}")
     if args.json:
         write_figures(args.json, meta, tables)
+        print(f"wrote {args.json}")
+
+
+def _merge(args: argparse.Namespace) -> None:
+    """Put parts together; print and write as if they were one run."""
+    from ..bench.world.values import merge, read_part, tables_of, write_part
+
+    if args.checkpoint is not None:
+        raise ValueError("--merge measures nothing: leave the checkpoint out")
+    whole = merge([read_part(path) for path in args.merge])
+    tables = tables_of(whole)
+    for kind, rows in tables.items():
+        _show(kind, rows, whole.meta)
+    if args.values:
+        write_part(args.values, whole)
+        print(f"wrote {args.values}")
+    if args.json:
+        write_figures(args.json, whole.meta, tables)
         print(f"wrote {args.json}")
 
 
@@ -163,6 +211,7 @@ def _plan(args: argparse.Namespace) -> Plan:
         kinds=tuple(_listed(args.kinds)),  # type: ignore[arg-type]  # checked there
         rows=None if args.rows is None else tuple(_listed(args.rows)),
         clips=args.clips,
+        first=args.first,
         batch=args.batch,
         split=args.split,
         seed=args.seed,
@@ -219,7 +268,7 @@ def _trained() -> Judges:
         return train_judges(progress=line)
 
 
-def _show(kind: str, rows: Mapping[str, Figures], plan: Plan) -> None:
+def _show(kind: str, rows: Mapping[str, Figures], meta: Mapping[str, Any]) -> None:
     """Print a table, over the progress line."""
     from ..world.evaluation import table
 
@@ -229,7 +278,7 @@ def _show(kind: str, rows: Mapping[str, Figures], plan: Plan) -> None:
     columns = [name for name in _COLUMNS.get(kind, there) if name in there]
     gains = [name for name in there if name.endswith("_gain")]
     print(file=sys.stderr)
-    print(f"{kind}: {plan.clips} clips, {plan.split}, {plan.schedule.steps} steps of {plan.schedule.sampler}")
+    print(f"{kind}: {meta['clips']} clips, {meta['split']}, {meta['steps']} steps of {meta['sampler']}")
     print(table(rows, columns + gains), end="\n\n", flush=True)
 
 
@@ -240,7 +289,8 @@ def _meta(plan: Plan) -> dict[str, Any]:
         "clips": plan.clips,
         "kinds": list(plan.kinds),
         "split": plan.split,
-        "first_seed": TEST_SEEDS.start,
+        "first": plan.first,
+        "first_seed": TEST_SEEDS[plan.first],
         "seed": plan.seed,
         "batch": plan.batch,
         "steps": plan.schedule.steps,

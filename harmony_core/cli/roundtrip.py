@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", type=float, default=0.0, metavar="S", help="seconds to skip (default: 0)")
     parser.add_argument("--seconds", type=float, metavar="S", help="length, to the nearest that fits (default: to the end)")
     parser.add_argument("--fps", type=float, default=24.0, help="pictures per second of the clip (default: 24)")
-    parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the clip (default: the file's)")
+    parser.add_argument("--size", metavar="WIDTHxHEIGHT", help="of the clip, in pixels (default: the file's)")
     parser.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda (default: cpu)")
 
 
@@ -87,10 +87,12 @@ def _video(args: argparse.Namespace, info: VideoInfo, runtime: Runtime, *, still
     from ..media import read_video
     from ..types import Video
     from ..weights.video_vae import load_video_vae
+    from .sizes import parse_size
 
     grid = Grid()
     multiple = grid.size_multiple
-    height, width = args.size or (max(multiple, side // multiple * multiple) for side in (info.height, info.width))
+    fitting = (max(multiple, side // multiple * multiple) for side in (info.height, info.width))
+    height, width = fitting if args.size is None else parse_size(args.size)
     spec = ClipSpec(frames=1, height=height, width=width, fps=args.fps, grid=grid)
     wanted = None if args.seconds is None else ClipSpec.nearest(args.seconds, height=height, width=width, fps=args.fps).frames
     read = read_video(args.file, fps=spec.fps, size=(height, width), start=args.start, frames=1 if still else wanted)

@@ -13,7 +13,7 @@ import numpy as np
 from ..progress import Progress
 from .clip import WorldClip
 from .judges import Judges
-from .metrics import Heard, Interval, Seen, compare, delayed, intervals, listen, look
+from .metrics import Heard, Interval, Seen, compare, compare_shuffled, delayed, intervals, listen, look
 
 Figures = dict[str, Interval]
 
@@ -50,12 +50,10 @@ def standard_rows(
         if progress is not None:
             progress(done, len(truth))
     order = derangement(len(truth), seed)
-    rows = {"truth": heard["truth"], "shuffled": [heard["truth"][i] for i in order]}
-    rows |= {name: heard[name] for name in heard if name != "truth"}
-    return {
-        name: intervals([compare(s, h, c) for s, h, c in zip(seen, row, truth, strict=True)], seed=seed)
-        for name, row in rows.items()
-    }
+    shuffled = [compare_shuffled(s, heard["truth"][i], c, truth[i]) for s, c, i in zip(seen, truth, order, strict=True)]
+    rows = {name: [compare(s, h, c) for s, h, c in zip(seen, row, truth, strict=True)] for name, row in heard.items()}
+    rows = {"truth": rows["truth"], "shuffled": shuffled, **rows}
+    return {name: intervals(clips, seed=seed) for name, clips in rows.items()}
 
 
 def derangement(count: int, seed: int) -> list[int]:

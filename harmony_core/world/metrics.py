@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .av_align import av_align, motion_peaks, sound_onsets
 from .clip import SAMPLE_RATE, Floats, WorldClip
 from .judges import Judges, features, mouths
 from .matching import match, nearest_offsets
@@ -44,6 +45,7 @@ class Seen:
     releases: Floats
     embedding: Tensor
     motion: float
+    peaks: Floats
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Heard:
     embedding: Tensor
     voice: tuple[float, Floats]
     loudness: float
+    onsets: Floats
 
 
 @torch.no_grad()
@@ -72,6 +75,7 @@ def look(frames: Tensor, fps: float, judges: Judges) -> Seen:
         releases=track_releases(frames, fps),
         embedding=judges.syncnet.pictures(mouths(frames[None].float()))[0],
         motion=float(frames.float().diff(dim=1).abs().mean()) if frames.shape[1] > 1 else 0.0,
+        peaks=motion_peaks(frames, fps),
     )
 
 
@@ -93,6 +97,7 @@ def listen(wave: Tensor, frames: int, fps: float, judges: Judges) -> Heard:
         embedding=judges.syncnet.sound(features(wave.float()), frames, fps)[0],
         voice=portrait(wave[0].double().numpy()),
         loudness=float(wave.float().square().mean()),
+        onsets=sound_onsets(wave),
     )
 
 
@@ -100,6 +105,7 @@ def compare(seen: Seen, heard: Heard, truth: WorldClip) -> Fractions:
     """Every measure that applies to a clip of this kind, as numerator and denominator."""
     found: Fractions = {"motion": (seen.motion, 1.0), "loudness": (heard.loudness, 1.0)}
     frame = 1 / truth.spec.fps
+    found["av_align"] = av_align(seen.peaks, heard.onsets, truth.spec.fps)
     if truth.kind != "talk":
         found |= _events("event", seen.impacts.times, heard.impacts.times, frame)
         pairs = match(seen.impacts.times, heard.impacts.times, 2 * frame).pairs
@@ -110,12 +116,20 @@ def compare(seen: Seen, heard: Heard, truth: WorldClip) -> Fractions:
         known = match(truth.times("release"), seen.releases, 2 * frame)
         found["closure_truth_f1"] = (2 * len(known.pairs), known.first + known.second)
         said = [word.text for word in truth.words]
-        found["words"] = (max(0, len(said) - edits(said, list(heard.words))), len(said))
+        found["words"] = (len(said) - edits(said, list(heard.words)), len(said))
         if truth.reference is not None:
             found["voice"] = (likeness(heard.voice, portrait(truth.reference.astype(np.float64))), 1.0)
     if truth.kind == "talk":
         confidence, distance, offset = sync(seen.embedding, heard.embedding)
         found |= {"sync_c": (confidence, 1.0), "sync_d": (distance, 1.0), "sync_offset": (offset, 1.0)}
+    return found
+
+
+def compare_shuffled(seen: Seen, heard: Heard, truth: WorldClip, other: WorldClip) -> Fractions:
+    """Every measure of pictures beside the sound of another clip; of one speaker's two clips, none of the voice."""
+    found = compare(seen, heard, truth)
+    if truth.voice and truth.voice == other.voice:
+        found.pop("voice", None)
     return found
 
 
@@ -171,12 +185,13 @@ def intervals(clips: Sequence[Fractions], *, seed: int = 0) -> dict[str, Interva
 
 
 def _interval(name: str, fractions: Sequence[tuple[float, float]], rng: np.random.Generator) -> Interval:
-    table = np.array([fraction for fraction in fractions if fraction[1]], dtype=np.float64).reshape(-1, 2)
+    # Words where nothing was said have a numerator alone, and count.
+    table = np.array([fraction for fraction in fractions if any(fraction)], dtype=np.float64).reshape(-1, 2)
     count = len(table)
-    if not count:
+    if not table[:, 1].any():
         return Interval(float("nan"), float("nan"), float("nan"), 0)
     sums = table[rng.integers(count, size=(_RESAMPLES, count))].sum(axis=1)
-    top, bottom = np.concatenate([table.sum(axis=0, keepdims=True), sums]).T
+    top, bottom = np.concatenate([table.sum(axis=0, keepdims=True), sums[sums[:, 1] > 0]]).T
     values = top / bottom
     if name == "loudness":
         values = 10 * np.log10(np.maximum(values, 1e-10))
@@ -191,8 +206,9 @@ def evaluate_pairs(frames: Tensor, audio: Tensor, truth: Sequence[WorldClip], ju
     ``event_offset`` (heard minus seen, ms), ``material`` (colour against pitch), ``closure_f1``, ``closure_f1_1`` and
     ``closure_offset`` (openings of the mouth in the pictures against those the listener infers from the sound),
     ``closure_truth_f1`` (openings in the pictures against the known ones: of use where the true sound drove the pictures),
-    ``sync_c``, ``sync_d``, ``sync_offset``, ``words`` (1 less the word error rate, by the listener), ``voice`` (likeness to
-    the reference), ``motion`` (mean change from picture to picture) and ``loudness`` (dB of full scale).
+    ``sync_c``, ``sync_d``, ``sync_offset``, ``words`` (1 less the word error rate of all clips together, by the listener; below
+    0 where more is wrong than was said), ``voice`` (likeness to the reference), ``motion`` (mean change from picture to
+    picture), ``loudness`` (dB of full scale) and ``av_align`` (which decides nothing, see :mod:`.av_align`).
 
     Args:
         frames: (N, 3, F, 64, 64) in [-1, 1].

@@ -36,7 +36,9 @@ class BallTracker:
     Attributes:
         smallest: mass of a ball that counts as seen, pixels.
         kink: change of velocity that counts as a contact, pixels per picture.
-        approach: velocity towards the surface before it, pixels per picture.
+        approach: velocity towards the floor before it, pixels per picture.
+        sideways: velocity towards a wall before it, pixels per picture; slower ones touch it without a sound.
+        steady: change of the mass around a contact that is still taken for the same ball, as a part of the mass.
         apart: seconds between two events of a ball.
         delay: seconds added to the times, so that they are right on average on true clips.
     """
@@ -44,6 +46,8 @@ class BallTracker:
     smallest: float = 8.0
     kink: float = 1.15
     approach: float = 0.5
+    sideways: float = 1.2
+    steady: float = 0.5
     apart: float = 0.09
     delay: float = 0.0
 
@@ -53,14 +57,20 @@ class OnsetTracker:
     """Settings of :func:`hear_impacts`.
 
     Attributes:
-        rise: least increase of the level in a material's bands, relative to the loudest possible impact.
+        rise: least increase of the level of a material's modes above their surroundings, of full scale.
         over_tail: least increase relative to what was ringing there before.
+        decay: seconds in which what was ringing is taken to fall to a third, so that what speech covers for a while is no
+            onset when it is heard again.
+        ring: how far both modes have to stand above their surroundings after the onset and above themselves before it, a sum of
+            natural logarithms: a ball rings on, and speech, which crosses a mode now and then, does not.
         apart: seconds between two onsets.
         delay: seconds added to the times.
     """
 
-    rise: float = 0.02
+    rise: float = 0.015
     over_tail: float = 0.30
+    decay: float = 0.06
+    ring: float = 2.5
     apart: float = 0.06
     delay: float = 0.0
 
@@ -109,13 +119,13 @@ def _kinks(x: Floats, y: Floats, seen: npt.NDArray[np.bool_], mass: Floats, fps:
     candidates = []
     for k in range(1, len(x) - 2):
         around = slice(k - 1, k + 3)
-        if not seen[around].all() or np.ptp(mass[around]) > 0.4 * mass[around].max():
+        if not seen[around].all() or np.ptp(mass[around]) > tracker.steady * mass[around].max():
             continue
-        for path, sides in ((y, (1,)), (x, (1, -1))):
+        for path, sides, approach in ((y, (1,), tracker.approach), (x, (1, -1), tracker.sideways)):
             before, after = path[k] - path[k - 1], path[k + 2] - path[k + 1]
             for side in sides:  # moving towards the surface, then not
                 turn = side * (before - after)
-                if turn > tracker.kink and side * before > tracker.approach and side * after < 0.35 * side * before:
+                if turn > tracker.kink and side * before > approach and side * after < 0.35 * side * before:
                     candidates.append((turn, (k + 0.5 + _meeting(path[k - 1 : k + 3])) / fps + tracker.delay))
     kept: list[float] = []
     for _, time in sorted(candidates, reverse=True):
@@ -131,28 +141,38 @@ def _meeting(path: Floats) -> float:
 
 
 _WINDOW, _HOP = 512, 80
+_BESIDE = (-110.0, -80.0, 80.0, 110.0)  # Hz from a mode to where it is not heard any more, and speech would be
+_AHEAD = 8  # hops over which the modes come out of the noise of an onset
+_ATTACK = 4  # hops over which a level rises
+_QUIET = 1e-4
 
 
 def hear_impacts(wave: Tensor, tracker: OnsetTracker | None = None) -> Found:
-    """Onsets of ringing balls in the sound.
+    """Onsets of ringing balls in the sound, beside speech too.
 
     Args:
         wave: (1, samples) or (samples,), at 16 kHz.
         tracker: settings.
     """
     tracker = tracker or OnsetTracker()
-    levels = _mode_levels(np.asarray(wave.detach().float().reshape(-1), dtype=np.float64))
-    ahead = 4  # hops over which a level rises
-    rises = {name: np.maximum(0, level[ahead:] - level[:-ahead]) for name, level in levels.items()}
+    modes_ = _modes(np.asarray(wave.detach().float().reshape(-1), dtype=np.float64))
+    levels = {name: _level(mode.at) for name, mode in modes_.items()}
+    clear = {name: _level(np.maximum(0, mode.at - mode.beside)) for name, mode in modes_.items()}
+    tails = {name: _tail(level, tracker.decay) for name, level in clear.items()}
+    rises = {
+        name: np.minimum(clear[name][_AHEAD:] - tails[name][:-_AHEAD], level[_AHEAD:] - level[:-_AHEAD])
+        for name, level in levels.items()
+    }
     best = np.max(list(rises.values()), axis=0)
-    names = list(rises)
     candidates = []
     for k in range(1, len(best) - 1):
-        if best[k] < tracker.rise or best[k] < best[max(0, k - 6) : k + 7].max():
+        if best[k] < tracker.rise or best[k] < best[max(0, k - _AHEAD) : k + _AHEAD + 1].max():
             continue
-        name = names[int(np.argmax([rises[n][k] for n in names]))]
-        if best[k] > tracker.over_tail * levels[name][k]:
-            candidates.append((best[k], _attack(levels[name], k, ahead) + tracker.delay, name))
+        name = max(rises, key=lambda material: float(rises[material][k]))
+        if best[k] > tracker.over_tail * tails[name][k]:
+            time = _attack(levels[name], _steepest(levels[name], k), _ATTACK)
+            if _ringing(modes_[name], levels[name], round(time * SAMPLE_RATE / _HOP)) > tracker.ring:
+                candidates.append((best[k], time + tracker.delay, name))
     kept: list[tuple[float, str]] = []
     for _, time, name in sorted(candidates, reverse=True):
         if all(abs(time - other) > tracker.apart for other, _ in kept):
@@ -161,8 +181,16 @@ def hear_impacts(wave: Tensor, tracker: OnsetTracker | None = None) -> Found:
     return Found(np.array([time for time, _ in kept]), tuple(name for _, name in kept))
 
 
-def _mode_levels(wave: Floats) -> dict[str, Floats]:
-    """Level of each material's fundamental over time, (S,): amplitude where only its modes sound."""
+@dataclass(frozen=True)
+class _Modes:
+    """Amplitudes of a material's first two modes, (S, 2), and the highest beside each, (S, 2)."""
+
+    at: Floats
+    beside: Floats
+
+
+def _modes(wave: Floats) -> dict[str, _Modes]:
+    """The first two modes of each material over time."""
     padded = np.pad(wave, (_WINDOW // 2, _WINDOW))
     count = len(wave) // _HOP + 1
     n = np.arange(_WINDOW)
@@ -170,10 +198,43 @@ def _mode_levels(wave: Floats) -> dict[str, Floats]:
     blocks = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP][:count]
     out = {}
     for name in MATERIALS:
-        tones = [np.exp(-2j * np.pi * hertz * n / SAMPLE_RATE) * window for hertz, _, _ in modes(name)[:2]]
-        parts = np.abs(blocks @ np.stack(tones, axis=1)) * (2 / window.sum())
-        out[name] = np.sqrt(parts[:, 0] * np.minimum(parts[:, 0], 2 * parts[:, 1]))
+        hertz = np.array([[mode + offset for offset in (0.0, *_BESIDE)] for mode, _, _ in modes(name)[:2]])
+        tones = np.exp(-2j * np.pi * hertz.reshape(-1, 1) * n / SAMPLE_RATE) * window
+        parts = (np.abs(blocks @ tones.T) * (2 / window.sum())).reshape(count, *hertz.shape)
+        out[name] = _Modes(parts[..., 0], parts[..., 1:].max(axis=-1))
     return out
+
+
+def _level(parts: Floats) -> Floats:
+    """Level of a material, (S,), from its two modes, (S, 2): that of its fundamental where only its modes sound."""
+    return np.sqrt(parts[:, 0] * np.minimum(parts[:, 0], 2 * parts[:, 1]))
+
+
+def _tail(level: Floats, decay: float) -> Floats:
+    """What may still be ringing: the level, falling no faster than ``decay``."""
+    tail = level.copy()
+    kept = np.exp(-_HOP / SAMPLE_RATE / decay)
+    for k in range(1, len(tail)):
+        tail[k] = max(tail[k], kept * tail[k - 1])
+    return tail
+
+
+def _steepest(level: Floats, k: int) -> int:
+    """Where the level rises most, of the hops around a candidate."""
+    first, last = max(0, k - 2), max(k, min(k + _AHEAD, len(level) - _ATTACK - 1))
+    return first + int(np.argmax([level[j + _ATTACK] - level[j] for j in range(first, last + 1)]))
+
+
+def _ringing(mode: _Modes, level: Floats, k: int) -> float:
+    """How clearly a ball rings from hop ``k`` on; see ``OnsetTracker.ring``."""
+    after, before = level[k + 4 : k + 8], level[max(0, k - 8) : max(0, k - 4)]
+    rise = np.log((_mean(after) + _QUIET) / (_mean(before) + _QUIET))
+    over = np.log((mode.at[k + 4 : k + 12] + _QUIET) / (mode.beside[k + 4 : k + 12] + _QUIET))
+    return float(rise + (over.min(axis=0).sum() if len(over) else 0))
+
+
+def _mean(values: Floats) -> float:
+    return float(values.mean()) if len(values) else 0.0
 
 
 def _attack(level: Floats, k: int, ahead: int) -> float:

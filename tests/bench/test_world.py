@@ -10,6 +10,7 @@ from harmony_core.bench.world.measure import WorldBench
 from harmony_core.bench.world.plan import TASKS, Plan
 from harmony_core.bench.world.record import together
 from harmony_core.bench.world.runs import Runner, noise_seed, world_spec
+from harmony_core.bench.world.values import Part, merge, read_part, tables_of, write_part
 from harmony_core.geometry import Grid
 from harmony_core.pipeline import Schedule
 from harmony_core.types import AV, Modality
@@ -205,6 +206,38 @@ def test_figures_do_not_depend_on_the_batch(pipeline, judges):
             assert value.value == pytest.approx(three[name][figure].value, abs=1e-3, nan_ok=True), (name, figure)
 
 
+def test_parts_put_together_are_the_measurement_of_all_their_clips(pipeline, judges, tmp_path):
+    rows = ("joint", "silence")
+    whole = WorldBench(pipeline, judges, plan(rows=rows, clips=5))
+    whole.kind("impact")
+    whole.anchors()
+    parts = []
+    for first, clips in ((2, 3), (0, 2)):
+        bench = WorldBench(pipeline, judges, plan(rows=rows, clips=clips, first=first))
+        bench.kind("impact")
+        bench.anchors()
+        part = Part({"first": first, "clips": clips, "seed": 0, "steps": 2}, bench.values)
+        write_part(tmp_path / f"{first}.json", part)
+        parts.append(read_part(tmp_path / f"{first}.json"))
+        assert parts[-1].values == bench.values
+    merged = merge(parts)
+    assert merged.meta["clips"] == 5
+    for row in ("truth", "joint", "silence"):
+        one, two = merged.values["impact"][row], whole.values["impact"][row]
+        for clip, same_clip in zip(one, two, strict=True):
+            for name in set(clip) - {"map_fixed", "map_shuffled"}:  # these are of a part
+                assert clip[name] == pytest.approx(same_clip[name], abs=1e-4), (row, name)
+    figures = tables_of(merged)
+    assert figures["impact"]["joint"]["events_heard"].clips == 5
+    assert set(figures["anchors"]) == {"truth", "silence", "true_still", "codec_still"}
+    with pytest.raises(ValueError, match="clips in common, from number 2 on"):
+        merge([parts[0], parts[0]])
+    with pytest.raises(ValueError, match="their steps differ"):
+        merge([parts[0], Part({**parts[1].meta, "steps": 3}, parts[1].values)])
+    with pytest.raises(ValueError, match="other rows"):
+        merge([parts[0], Part(parts[1].meta, {"impact": {}})])
+
+
 def test_a_share_is_0_at_the_floor_and_1_at_the_truth():
     rng = np.random.default_rng(0)
     low, high = ([{"a": (value, 1.0)} for value in rng.normal(mean, 0.3, 60)] for mean in (1.0, 4.0))
@@ -244,6 +277,8 @@ def test_a_model_without_frame_wise_attention_has_no_maps(judges, clips):
         ({"rows": ("joint", "truthy")}, "the rows are truth, .*, got truthy"),
         ({"rows": ("audio_driven_unseen",)}, "measured on talk clips only"),
         ({"clips": 1}, "2 to 1000000 clips of a kind are measured, got 1"),
+        ({"first": -1}, "the first of 3 clips is number 0 to 999997, got -1"),
+        ({"first": 999_998}, "the first of 3 clips"),
         ({"batch": 0}, "at least one clip"),
         ({"split": "odd"}, "splits of the world are easy and hard"),
         ({"sync_scale": AV(-1.0, 2.0)}, "a guidance scale is a number from 0 up"),

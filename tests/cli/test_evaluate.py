@@ -81,10 +81,53 @@ def test_the_same_command_gives_the_same_figures(files, tmp_path):
     }  # fmt: skip
 
 
+def test_parts_are_put_together_as_one_run(files, tmp_path, capsys):
+    only = ("--kinds", "impact", "--rows", "codec")
+    for first in (0, 2):
+        assert evaluate(files, *only, "--first", first, "--values", tmp_path / f"{first}.json") == 0
+    parts = [str(tmp_path / f"{first}.json") for first in (2, 0)]
+    capsys.readouterr()
+    assert main(["evaluate", "--merge", *parts, "--json", str(tmp_path / "out.json")]) == 0
+    assert "impact: 4 clips, easy, 1 steps of euler" in capsys.readouterr().out
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert record["meta"]["ranges"] == [[0, 2], [2, 2]]
+    assert {"impact.codec.event_f1", "impact.codec.event_f1.low", "impact.codec.event_f1_share"} <= set(record["figures"])
+    (tmp_path / "text.json").write_text("[1]")
+    for words, message in (
+        ([parts[0], parts[0]], "clips in common"),
+        ([str(tmp_path / "none.json")], "cannot read"),
+        ([str(tmp_path / "text.json")], "holds no values of clips"),
+        ([str(tmp_path / "out.json")], "holds no values of clips"),
+    ):
+        assert main(["evaluate", "--merge", *words]) == 1
+        captured = capsys.readouterr()
+        assert message in captured.err
+        assert captured.err.count("\n") == 1
+    assert main(["evaluate", "model.safetensors", "--merge", *parts]) == 1
+    assert "leave the checkpoint out" in capsys.readouterr().err
+    assert main(["evaluate"]) == 1
+    assert "give a checkpoint to measure" in capsys.readouterr().err
+
+
+def test_hard_clips_are_measured_with_the_truth_and_the_codecs_in_their_rows(files, tmp_path):
+    pytest.importorskip("espeakng_loader")
+    kinds = ("--kinds", "impact,talk,complex", "--split", "hard", "--rows", "codec,joint_sync_cfg,audio_driven")
+    assert evaluate(files, *kinds, "--json", tmp_path / "out.json") == 0
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert record["meta"]["split"] == "hard"
+    figures = record["figures"]
+    assert figures["impact.truth.event_f1"] > 0.9
+    assert figures["talk.truth.events_seen"] > 2
+    assert figures["talk.audio_driven.words"] == figures["talk.truth.words"]
+    assert {f"{kind}.joint_sync_cfg.av_align" for kind in ("impact", "talk", "complex")} <= set(figures)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("--clips", 1), "2 to 1000000 clips"),
+        (("--first", -1), "the first of 2 clips is number 0 to 999998, got -1"),
+        (("--values", "nowhere/out.json"), "cannot write nowhere/out.json: there is no folder"),
         (("--kinds", "impact,rain"), "the kinds to measure are among impact, talk, complex"),
         (("--rows", "nonsense"), "the rows are truth, "),
         (("--split", "odd"), "the splits of the world are"),

@@ -43,7 +43,7 @@ def test_a_video_comes_back_with_pictures_and_sound_of_one_length(clip: Path, tm
     assert read_video(out).frames.shape == (1, 3, 9, 64, 96)
     audio = read_audio(out, sample_rate=16_000)
     assert audio.waveform.shape == (1, 1, 6000)
-    assert sent(clip, "--out", out, *both, "--seconds", "0.2", "--start", "0.1", "--size", "32", "64") == 0
+    assert sent(clip, "--out", out, *both, "--seconds", "0.2", "--start", "0.1", "--size", "64x32") == 0
     assert read_video(out).frames.shape == (1, 3, 5, 32, 64)
 
 
@@ -81,7 +81,8 @@ def test_what_is_missing_is_said_in_one_sentence(
         "No such file": (tmp_path / "none.mp4", "--out", tmp_path / "b.mp4", *video),
         "--device": (clip, "--out", tmp_path / "b.mp4", *video, "--device", "abacus"),
         "too short": (clip, "--out", tmp_path / "b.mp4", *video, "--seconds", "9"),
-        "not a multiple": (clip, "--out", tmp_path / "b.mp4", *video, "--size", "50", "64"),
+        "not a multiple": (clip, "--out", tmp_path / "b.mp4", *video, "--size", "64x50"),
+        "--size is WIDTHxHEIGHT": (clip, "--out", tmp_path / "b.mp4", *video, "--size", "64"),
         "preset": (clip, "--out", tmp_path / "b.wav", *audio[:2], "--audio-preset", "huge"),
     }
     for words, request in refusals.items():

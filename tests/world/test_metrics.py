@@ -1,13 +1,27 @@
 """Measures, on the truth and on pairs that are wrong in known ways."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
+from harmony_core.world.av_align import av_align, motion_peaks, optical_flow, sound_onsets
 from harmony_core.world.dataset import Recipe, make_clip
 from harmony_core.world.evaluation import derangement, standard_rows, table
 from harmony_core.world.judges import Judges, JudgesConfig, Listener, SyncNet, train_judges
-from harmony_core.world.metrics import delayed, edits, evaluate_pairs, flat, intervals, sync
+from harmony_core.world.metrics import (
+    compare,
+    compare_shuffled,
+    delayed,
+    edits,
+    evaluate_pairs,
+    flat,
+    intervals,
+    listen,
+    look,
+    sync,
+)
 from harmony_core.world.voice import likeness, portrait
 
 FRAME_MS = 1000 / 24
@@ -125,6 +139,52 @@ def test_edits_and_orders():
     order = derangement(9, 0)
     assert sorted(order) == list(range(9))
     assert all(place != member for place, member in enumerate(order))
+
+
+def test_words_are_one_less_the_error_rate_of_all_clips_together():
+    wrong, right, nothing_said = {"words": (-3.0, 1.0)}, {"words": (2.0, 2.0)}, {"words": (-1.0, 0.0)}
+    assert intervals([wrong, right])["words"].value == pytest.approx(-1 / 3)
+    assert intervals([wrong, right, nothing_said])["words"].value == pytest.approx(-2 / 3)
+    assert intervals([nothing_said])["words"].clips == 0
+
+
+def test_a_shuffled_pair_of_one_voice_says_nothing_of_voices(judges):
+    pytest.importorskip("espeakng_loader")
+    clips = [make_clip(Recipe(kind="talk", seed=2_000 + seed)) for seed in range(2)]
+    seen, heard = look(clips[0].frames, 24, judges), listen(clips[0].samples, 49, 24, judges)
+    assert clips[0].voice != clips[1].voice
+    whole = compare(seen, heard, clips[0])
+    assert compare_shuffled(seen, heard, clips[0], clips[1]) == whole
+    same = dataclasses.replace(clips[1], voice=clips[0].voice)
+    assert set(whole) - set(compare_shuffled(seen, heard, clips[0], same)) == {"voice"}
+
+
+@pytest.mark.parametrize("way", [(0, 0), (1, 0), (2, -1), (-3, 2)])
+def test_the_flow_is_how_far_a_picture_moved(way):
+    noise = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    soft = torch.nn.functional.avg_pool2d(noise, 5, stride=1, padding=2)
+    flow = optical_flow(soft, torch.roll(soft, (way[1], way[0]), (2, 3)))[0, :, 8:32, 8:32]
+    assert flow.mean(dim=(1, 2)).tolist() == pytest.approx(way, abs=0.1)
+
+
+def test_av_align_is_the_share_of_peaks_and_onsets_that_meet():
+    peaks, onsets = np.array([0.5, 1.0]), np.array([0.52, 1.5])
+    assert av_align(peaks, onsets, 24) == (pytest.approx(1 / 3), 1.0)
+    assert av_align(peaks, peaks, 24) == (1.0, 1.0)
+    assert av_align(peaks, np.zeros(0), 24) == (0.0, 1.0)
+    assert av_align(np.zeros(0), np.zeros(0), 24) == (0.0, 0.0)
+
+
+def test_onsets_and_motion_are_found_whatever_sounds_and_moves(impacts):
+    for clip in impacts[:6]:
+        onsets = sound_onsets(clip.samples)
+        assert all(abs(onsets - event.time).min() < 0.02 for event in clip.events)
+    still = torch.zeros(3, 24, 64, 64)
+    assert not len(motion_peaks(still, 24))
+    assert not len(sound_onsets(torch.zeros(1, 16_000)))
+    jump = make_clip(Recipe(kind="still", seed=0)).frames[:, :1].repeat(1, 24, 1, 1)
+    jump[:, 12:] = jump[:, 12:].roll(3, dims=-1)
+    assert motion_peaks(jump, 24).tolist() == [0.5]
 
 
 def test_sound_comes_late_by_whole_pictures():

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from harmony_core.world.dataset import Recipe, make_clip
+from harmony_core.world.dataset import Recipe, make_clip, make_talk
 from harmony_core.world.matching import f1, match, nearest_offsets
+from harmony_core.world.scenes import COLOURS
 from harmony_core.world.trackers import hear_impacts, track_impacts, track_releases
 
 FRAME = 1 / 24
@@ -35,6 +36,29 @@ def test_sound_tells_when_balls_strike_and_of_what_they_are(impacts):
     for clip, heard in zip(impacts, found, strict=True):
         pairs = match(clip.times("impact"), heard.times, 0.02).pairs
         assert all(clip.events[i].material == heard.materials[j] for i, j in pairs)
+
+
+def test_speech_is_not_taken_for_impacts_and_does_not_hide_them():
+    pytest.importorskip("espeakng_loader")
+    both = [make_clip(Recipe(kind="complex", seed=2_000 + seed)) for seed in range(32)]
+    heard = [hear_impacts(clip.samples) for clip in both]
+    assert score([clip.times("impact") for clip in both], [h.times for h in heard], 0.02) >= 0.95
+    for clip, found in zip(both, heard, strict=True):
+        materials = [event.material for event in clip.events if event.what == "impact"]
+        assert all(materials[i] == found.materials[j] for i, j in match(clip.times("impact"), found.times, 0.02).pairs)
+    assert score([track_impacts(clip.frames, 24).times for clip in both], [h.times for h in heard]) >= 0.88
+    spoken = [make_talk(Recipe(kind="talk", seed=2_000 + seed)).wave for seed in range(32)]
+    assert sum(len(hear_impacts(torch.from_numpy(wave)).times) for wave in spoken) <= 10
+
+
+def test_touching_a_wall_too_slowly_to_be_heard_is_no_impact():
+    x = np.concatenate([np.linspace(20, 42, 24), np.linspace(41.2, 25, 24)])  # 0.96 pixels a picture
+    rows, columns = np.mgrid[:64, :64] + 0.5
+    near = np.hypot(columns - x[:, None, None], rows - 30) < 6
+    colours = np.where(near[..., None], COLOURS["stone"], (0.6, 0.6, 0.6))
+    slow = torch.from_numpy(colours).permute(3, 0, 1, 2).float() * 2 - 1
+    assert not len(track_impacts(slow, 24).times)
+    assert len(track_impacts(slow[:, ::2], 12).times) == 1
 
 
 def test_noise_and_blur_do_not_blind_the_trackers(impacts):

@@ -4,5 +4,6 @@
 - :mod:`.runs`: clips through the model and the codecs, a batch at a time;
 - :mod:`.maps`: whether sound-source maps point at what sounds;
 - :mod:`.record`: what was seen and heard, and the figures made of it;
+- :mod:`.values`: of every clip, in a file, to be put together from several processes;
 - :mod:`.measure`: the whole measurement.
 """

@@ -19,7 +19,7 @@ from ...world.judges import Judges
 from ...world.metrics import Fractions, delayed, intervals, listen, look
 from .maps import Finder, map_figures, placed_by_sight, placed_by_sight_and_hearing, placed_truly
 from .plan import TASKS, TRUTH, Plan
-from .record import Record, tabulate
+from .record import Record, figures_of, gather
 from .runs import Batch, Made, Runner
 
 STILLS = 64
@@ -47,6 +47,7 @@ class WorldBench:
 
     Attributes:
         seconds: spent so far, by stage.
+        values: what was measured so far of every clip, by kind (or ``anchors``) and row.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class WorldBench:
             ValueError: the checkpoint cannot make such clips, or espeak-ng, which clips that talk need, is not installed.
         """
         self.seconds: dict[str, float] = defaultdict(float)
+        self.values: dict[str, dict[str, list[Fractions]]] = {}
         self._judges, self._plan = judges, plan
         self._progress, self._on_made = progress, on_made
         for kind in plan.kinds:
@@ -108,10 +110,11 @@ class WorldBench:
                             made = self._runner.run(batch, task)
                         self._source(record, name, batch, made)
         with self._timed("figures"):
-            tables = tabulate(kind, rows, record, seed=plan.seed, cell=self._cell)
+            values = self.values[kind] = gather(rows, record, seed=plan.seed, cell=self._cell)
+            found = figures_of(kind, values, seed=plan.seed)
         for name, figures in _ANCHORS.items():
-            self._anchored[name] += [{f: clip[f] for f in figures} for clip in tables.fractions.get(name, [])]
-        return tables.figures
+            self._anchored[name] += [{f: clip[f] for f in figures} for clip in values.get(name, [])]
+        return found
 
     def anchors(self) -> dict[str, Figures]:
         """SyncCFG's anchors over all kinds measured so far, beside what they are to be compared with.
@@ -136,6 +139,7 @@ class WorldBench:
         for name, record in (("true_still", still), ("codec_still", codec)):
             pairs = zip(record.seen["still"], record.heard["still"], strict=True)
             found[name] = [{"motion": (seen.motion, 1.0), "loudness": (heard.loudness, 1.0)} for seen, heard in pairs]
+        self.values["anchors"] = found
         return {name: intervals(clips, seed=self._plan.seed) for name, clips in found.items() if clips}
 
     # ---- one batch
@@ -212,4 +216,4 @@ class WorldBench:
 
 
 def _recipe(kind: Kind, number: int, plan: Plan, voices: Voices) -> Recipe:
-    return Recipe(kind=kind, seed=TEST_SEEDS[number], split=plan.split, voices=voices)
+    return Recipe(kind=kind, seed=TEST_SEEDS[plan.first + number], split=plan.split, voices=voices)

@@ -122,6 +122,7 @@ class Plan:
         kinds: of clips, each measured by itself.
         rows: names of ``ROWS``; None for all but SyncCFG on driven tasks. The truth and the floor are always there.
         clips: of each kind.
+        first: number of the first of them, of all that are held out.
         batch: clips that are generated together.
         split: easy or hard.
         seed: of noise, shuffles and bootstraps.
@@ -136,6 +137,7 @@ class Plan:
     kinds: tuple[Kind, ...] = ("impact", "talk")
     rows: tuple[str, ...] | None = None
     clips: int = 256
+    first: int = 0
     batch: int = 16
     split: Split = "easy"
     seed: int = 0
@@ -154,6 +156,8 @@ class Plan:
             raise ValueError(f"{', '.join(nowhere)} is measured on talk clips only; add talk to the kinds")
         if not 2 <= self.clips <= len(TEST_SEEDS):
             raise ValueError(f"2 to {len(TEST_SEEDS)} clips of a kind are measured, got {self.clips}")
+        if not 0 <= self.first <= len(TEST_SEEDS) - self.clips:
+            raise ValueError(f"the first of {self.clips} clips is number 0 to {len(TEST_SEEDS) - self.clips}, got {self.first}")
         if self.batch < 1 or self.seed < 0:
             raise ValueError(f"a batch has at least one clip and a seed is not negative, got {self.batch} and {self.seed}")
         clip_spec(self.split)

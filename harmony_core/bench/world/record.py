@@ -14,7 +14,7 @@ from torch import Tensor
 from ...world.clip import Floats, Kind, WorldClip
 from ...world.dataset import Voices
 from ...world.evaluation import Figures, derangement
-from ...world.metrics import Fractions, Heard, Interval, Seen, compare, intervals
+from ...world.metrics import Fractions, Heard, Interval, Seen, compare, compare_shuffled, intervals
 from .maps import Targets, fixed_figures, shuffled_figures
 from .plan import FLOOR, HEADLINE, ROWS, TASKS, TRUTH, Row
 
@@ -48,13 +48,17 @@ class Record:
 
     def fractions(self, row: Row, seed: int) -> list[Fractions]:
         """Every measure of a row, clip by clip; ``events_seen`` and ``events_heard`` are impacts, in talk openings."""
-        clips, heard = self.clips[row.voices], self.heard[row.heard]
+        clips, seen, heard = self.clips[row.voices], self.seen[row.seen], self.heard[row.heard]
         if row.shuffled:
-            heard = [heard[other] for other in derangement(len(heard), seed)]
-        found = [compare(s, h, c) for s, h, c in zip(self.seen[row.seen], heard, clips, strict=True)]
+            order = derangement(len(heard), seed)
+            heard = [heard[other] for other in order]
+            others = [clips[other] for other in order]
+            found = [compare_shuffled(s, h, c, o) for s, h, c, o in zip(seen, heard, clips, others, strict=True)]
+        else:
+            found = [compare(s, h, c) for s, h, c in zip(seen, heard, clips, strict=True)]
         if row.only:
             return [{name: one[name] for name in row.only} for one in found]
-        counts = [_counts(s, h, c) for s, h, c in zip(self.seen[row.seen], heard, clips, strict=True)]
+        counts = [_counts(s, h, c) for s, h, c in zip(seen, heard, clips, strict=True)]
         return [one | count for one, count in zip(found, counts, strict=True)]
 
     def map_fractions(self, source: str, seed: int, cell: int) -> list[Fractions]:
@@ -67,20 +71,24 @@ class Record:
         return [one | two | three for one, two, three in zip(self.map_figures[source], shuffled, fixed, strict=True)]
 
 
-@dataclass(frozen=True)
-class Tables:
-    """Of one kind.
+def gather(rows: Mapping[str, Row], record: Record, *, seed: int, cell: int) -> dict[str, list[Fractions]]:
+    """Every measure of every row, clip by clip.
 
-    Attributes:
-        figures: by row.
-        fractions: by row, clip by clip; without the maps'.
+    Args:
+        rows: of the table.
+        record: what was seen and heard.
+        seed: of shuffles.
+        cell: pixels a map's cell covers.
     """
+    found = {name: record.fractions(row, seed) for name, row in rows.items()}
+    for name, row in rows.items():
+        maps = record.map_fractions(name, seed, cell) if name in TASKS and not row.only else []
+        if maps:
+            found[name] = [one | two for one, two in zip(found[name], maps, strict=True)]
+    return found
 
-    figures: dict[str, Figures]
-    fractions: dict[str, list[Fractions]]
 
-
-def tabulate(kind: Kind, rows: Mapping[str, Row], record: Record, *, seed: int, cell: int) -> Tables:
+def figures_of(kind: Kind, fractions: Mapping[str, Sequence[Fractions]], *, seed: int) -> dict[str, Figures]:
     """Figures of every row with their intervals, and what is derived from several rows.
 
     Derived: ``<figure>_share``, the headline figure's share of the way from the shuffled to the true pairs, and
@@ -88,24 +96,20 @@ def tabulate(kind: Kind, rows: Mapping[str, Row], record: Record, *, seed: int, 
 
     Args:
         kind: of the clips.
-        rows: of the table.
-        record: what was seen and heard.
-        seed: of shuffles and bootstraps.
-        cell: pixels a map's cell covers.
+        fractions: by row, clip by clip.
+        seed: of bootstraps.
     """
-    fractions = {name: record.fractions(row, seed) for name, row in rows.items()}
     figures = {name: intervals(found, seed=seed) for name, found in fractions.items()}
     headline = HEADLINE[kind]
-    for name, row in rows.items():
-        if name in TASKS and not row.only:
-            figures[name] |= intervals(record.map_fractions(name, seed, cell), seed=seed)
+    for name in fractions:
         if is_judged(name):
-            compared = [fractions[other] for other in (name, FLOOR[row.voices], TRUTH[row.voices])]
+            voices = ROWS[name].voices
+            compared = [fractions[other] for other in (name, FLOOR[voices], TRUTH[voices])]
             figures[name][f"{headline}_share"] = together(_share, compared, headline, seed=seed)
         plain = name.removesuffix("_sync_cfg")
-        if plain != name and plain in rows:
+        if plain != name and plain in fractions:
             figures[name][f"{headline}_gain"] = together(_gain, [fractions[name], fractions[plain]], headline, seed=seed)
-    return Tables(figures, fractions)
+    return figures
 
 
 def is_judged(name: str) -> bool:
