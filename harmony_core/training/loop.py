@@ -131,6 +131,9 @@ def train(
             trainer.run(phase, before, start=start, done=done, stop=stop, total=total, progress=progress)
             done = stop
         start, before = stop, phase
+    if trainer.path is not None:
+        # All steps were done before, and their checkpoint was not read: what follows one may have failed, as on a full disk.
+        trainer.export_again(phases[-1])
 
 
 class _Trainer:
@@ -193,6 +196,15 @@ class _Trainer:
                 self._plot()
             if progress is not None:
                 progress(finished, total)
+
+    def export_again(self, phase: Phase) -> None:
+        """What :class:`Hooks` export, from the last checkpoint of a run that is done."""
+        assert self.path is not None
+        self.checkpoints.load(self.path, self._tensors(make_optimizer(self.parameters, phase.optimizer)))
+        weights = self.averaged()
+        if self.world.first:
+            self.hooks.export(weights)
+        self.world.barrier()
 
     def _step(self, phase: Phase, optimizer: torch.optim.Optimizer, step: int, lr: float) -> dict[str, float]:
         """One step; nothing is changed if a loss or the gradient is not finite."""

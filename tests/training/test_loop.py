@@ -207,6 +207,16 @@ def test_the_file_at_the_end_is_the_averaged_model(make_run, cache):
     assert not torch.equal(loaded.tensors[name], state[f"weights.{name}"])
 
 
+def test_resuming_a_run_that_is_done_exports_again(make_run, cache):
+    config = make_run()
+    path = train_model(config, cache)
+    wanted = load_checkpoint(path).tensors
+    path.unlink()
+    again = load_checkpoint(train_model(config, cache, resume=True)).tensors
+    assert wanted.keys() == again.keys()
+    assert all(torch.equal(wanted[key], again[key]) for key in wanted)
+
+
 def test_measures_are_logged_and_plotted_and_kept_when_the_run_is_resumed(make_run, cache):
     config = make_run(steps=9)
     folder = Path(config.run.output)
