@@ -133,7 +133,14 @@ def modality_guidance(scale: AV[float], *, start: float = 1.0, end: float = 0.0)
     return Guidance(guides=(Guide(anchor=Evaluation(company="cut"), scale=scale, start=start, end=end),))
 
 
-def guide(evaluate: Evaluate, guidance: Guidance, sigma: AV[float], generated: AV[bool], free: AV[Tensor]) -> AV[Tensor | None]:
+def guide(
+    evaluate: Evaluate,
+    guidance: Guidance,
+    sigma: AV[float],
+    generated: AV[bool],
+    free: AV[Tensor],
+    beside: AV[Tensor] | None = None,
+) -> AV[Tensor | None]:
     """The guided velocity.
 
     Args:
@@ -142,12 +149,14 @@ def guide(evaluate: Evaluate, guidance: Guidance, sigma: AV[float], generated: A
         sigma: where the step is.
         generated: the streams that are generated.
         free: for each stream the mask of generated latents, broadcastable to the velocity; the rest does not count for rescale.
+        beside: the full velocity as somebody else has guided it already; these guides are added to that, and rescale brings
+            the sum back to the spread of the unguided one.
 
     Returns:
         Velocities of the generated streams; None for a given one.
     """
     full = evaluate(FULL, generated)
-    guided = full
+    guided = full if beside is None else full.map(lambda v, other: None if v is None else other, beside)
     for one in guidance.guides:
         wanted = one.active(sigma).map(lambda a, b: a and b, generated)
         if not any(wanted):

@@ -122,6 +122,19 @@ def test_guidances_add_up():
     assert torch.allclose(both.video, joint.video + (joint.video - silent.video) + 2 * (joint.video - cut.video), atol=1e-5)
 
 
+def test_what_is_guided_already_adds_up_and_is_rescaled_with_the_rest():
+    joint, silent = Model().answer(), Model().answer(text=False)
+    text = joint.map(lambda full, anchor: anchor + 4 * (full - anchor), silent)
+    sync = sync_guidance(AV(3.0, 2.0), text="additive", text_scale=AV(4.0, 4.0))
+    for rescale in (0.0, 0.7):
+        wanted = run(Guidance(guides=sync.guides, rescale=AV(rescale, rescale)))
+        alone = Guidance(guides=sync.guides[:1], rescale=AV(rescale, rescale))
+        found = guide(Model(), alone, AV(0.5, 0.5), BOTH, FREE, beside=text)
+        assert torch.allclose(found.video, wanted.video, atol=1e-5)
+        assert torch.allclose(found.audio, wanted.audio, atol=1e-5)
+    assert guide(Model(), alone, AV(0.5, 0.5), AV(True, False), FREE, beside=text).audio is None
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
