@@ -10,24 +10,48 @@ from comfy_api.latest import ComfyExtension, io
 
 from .conditioning import HarmonyEncode
 from .decoding import HarmonyDecode
-from .latents import HarmonyDriveWithAudio, HarmonyDriveWithVideo, HarmonyEmptyLatent, HarmonyFirstFrame
+from .demo import HarmonyDemoMedia
+from .latents import (
+    HarmonyDriveWithAudio,
+    HarmonyDriveWithVideo,
+    HarmonyEmptyLatent,
+    HarmonyFirstFrame,
+    HarmonyKeepSpan,
+    HarmonyLoadLatent,
+    HarmonySaveLatent,
+)
 from .loaders import HarmonyLoadCheckpoint
-from .sampling import HarmonyKSampler, HarmonySyncGuider
+from .measure import HarmonySoundSourceMap, HarmonySyncReport
+from .sampling import HarmonyKSampler, HarmonySampler, HarmonySyncCFG, HarmonySyncGuider
 
 
 class HarmonyExtension(ComfyExtension):
     """What the pack adds to ComfyUI."""
 
+    async def on_load(self) -> None:
+        """Add what the browser asks for; see :mod:`.bridge.routes`."""
+        from .bridge.routes import register
+
+        register()
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The nodes, in the order of a graph."""
         return [
             HarmonyLoadCheckpoint,
+            HarmonyDemoMedia,
             HarmonyEncode,
             HarmonyEmptyLatent,
             HarmonyFirstFrame,
             HarmonyDriveWithAudio,
             HarmonyDriveWithVideo,
+            HarmonyKeepSpan,
+            HarmonySyncCFG,
             HarmonySyncGuider,
+            HarmonySampler,
             HarmonyKSampler,
             HarmonyDecode,
+            HarmonySaveLatent,
+            HarmonyLoadLatent,
+            HarmonySyncReport,
+            HarmonySoundSourceMap,
         ]

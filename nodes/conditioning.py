@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
+
+# As in harmony_core.encoders.spelling, which is not imported when ComfyUI starts.
+LANGUAGES = ["automatic", "English", "Mandarin", "as written"]
 
 
 class HarmonyEncode(io.ComfyNode):
@@ -17,7 +20,8 @@ class HarmonyEncode(io.ComfyNode):
             node_id="HarmonyEncode",
             display_name="Harmony Encode",
             category="Harmony",
-            description="Tells the model what is seen, what is heard, what is said, and in whose voice.",
+            description="Tells the model what is seen, what is heard, what is said, and in whose voice. A second one, "
+            "for the negative input, tells what to go away from.",
             inputs=[
                 io.Model.Input("model", tooltip="The Harmony model; it knows which symbols a transcript may have."),
                 io.Clip.Input("clip", tooltip="The caption encoder: the checkpoint's own, or umT5."),
@@ -49,8 +53,27 @@ class HarmonyEncode(io.ComfyNode):
                     optional=True,
                     tooltip="Seconds of the voice to use, from its start on.",
                 ),
+                io.Combo.Input(
+                    "language",
+                    options=LANGUAGES,
+                    default="automatic",
+                    optional=True,
+                    tooltip="What the transcript is spelled in: English, Mandarin in pinyin (ni3 hao3 or nǐ hǎo), whichever it "
+                    "looks like, or the model's own symbols as written.",
+                ),
+                io.Boolean.Input(
+                    "one_caption",
+                    default=False,
+                    optional=True,
+                    tooltip="Where sound is empty, tell it the caption of the picture too: one caption for both.",
+                ),
             ],
-            outputs=[io.Conditioning.Output(tooltip="For a sampler's positive or negative input.")],
+            outputs=[
+                io.Conditioning.Output(tooltip="For a sampler's positive or negative input."),
+                io.String.Output(
+                    "symbols", display_name="symbols", tooltip="What the transcript became, as the model reads it."
+                ),
+            ],
         )
 
     @classmethod
@@ -65,20 +88,13 @@ class HarmonyEncode(io.ComfyNode):
         audio_vae: Any = None,
         voice_start: float = 0.0,
         voice_seconds: float = 3.0,
+        language: str = "automatic",
+        one_caption: bool = False,
     ) -> io.NodeOutput:
         """Encode."""
-        from .bridge.encode import encode
+        from .bridge.encode import encode, reference_of, speech
 
-        return io.NodeOutput(
-            encode(
-                model,
-                clip,
-                picture=picture,
-                sound=sound,
-                transcript=transcript,
-                voice=voice,
-                voice_vae=audio_vae,
-                voice_start=voice_start,
-                voice_seconds=voice_seconds,
-            )
-        )
+        spoken = speech(model, transcript, language)
+        reference = reference_of(audio_vae, voice, voice_start, voice_seconds)
+        told = encode(model, clip, picture=picture, sound=sound, one_caption=one_caption, spoken=spoken, reference=reference)
+        return io.NodeOutput(told, spoken.symbols, ui=ui.PreviewText(spoken.report))

@@ -17,22 +17,30 @@ class HarmonyDecode(io.ComfyNode):
             node_id="HarmonyDecode",
             display_name="Harmony Decode",
             category="Harmony",
-            description="Decodes pictures and sound, exactly as long as each other.",
+            description="Decodes pictures and sound, exactly as long as each other, in smaller pieces where memory is short.",
             inputs=[
                 io.Latent.Input("latent", tooltip="A sampled latent of picture and sound."),
                 io.Vae.Input("video_vae", tooltip="The video VAE."),
                 io.Vae.Input("audio_vae", tooltip="The audio VAE."),
+                io.Int.Input(
+                    "clip",
+                    default=0,
+                    min=0,
+                    max=64,
+                    optional=True,
+                    tooltip="Which clip of a batch, from 1; 0 for all. Create Video takes the sound of one.",
+                ),
             ],
             outputs=[
                 io.Image.Output(tooltip="The pictures; those of a batch one after the other."),
-                io.Audio.Output(tooltip="The sound."),
+                io.Audio.Output(tooltip="The sound; one for each clip of a batch."),
                 io.Float.Output("fps", display_name="fps", tooltip="Pictures per second, for Create Video."),
             ],
         )
 
     @classmethod
-    def execute(cls, latent: Any, video_vae: Any, audio_vae: Any) -> io.NodeOutput:
+    def execute(cls, latent: Any, video_vae: Any, audio_vae: Any, clip: int = 0) -> io.NodeOutput:
         """Decode."""
         from .bridge.decode import decode
 
-        return io.NodeOutput(*decode(latent, video_vae, audio_vae))
+        return io.NodeOutput(*decode(latent, video_vae, audio_vae, clip))

@@ -24,6 +24,15 @@ class HarmonyLoadCheckpoint(io.ComfyNode):
                     options=checkpoint_names(),
                     tooltip="A Harmony checkpoint from models/checkpoints or models/diffusion_models, or the built-in one.",
                 ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=["default", "fp8_e4m3fn", "fp8_e5m2"],
+                    default="default",
+                    optional=True,
+                    advanced=True,
+                    tooltip="How the model's weights are stored: fp8 halves their memory and costs a little precision. "
+                    "A file that is quantised already stays as it is.",
+                ),
             ],
             outputs=[
                 io.Model.Output(tooltip="The joint model; works with stock samplers, LoRA loaders and model patches."),
@@ -34,9 +43,9 @@ class HarmonyLoadCheckpoint(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, checkpoint: str) -> io.NodeOutput:
+    def execute(cls, checkpoint: str, weight_dtype: str = "default") -> io.NodeOutput:
         """Load it."""
         from .bridge.loader import load_all
         from .bridge.paths import checkpoint_path
 
-        return io.NodeOutput(*load_all(checkpoint_path(checkpoint)))
+        return io.NodeOutput(*load_all(checkpoint_path(checkpoint), weight_dtype))

@@ -1,4 +1,4 @@
-"""Sampling: one node for all of it, and the guider for those who build their own."""
+"""Sampling: one node for all of it, and its parts for those who build their own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 TEXT_MODES = ["same", "null", "additive"]
+WALKS = ["euler", "heun", "dpmpp_2m", "unipc"]
 
 
 def _guidance_inputs() -> list[Any]:
@@ -37,41 +38,94 @@ def _model_inputs() -> list[Any]:
     ]
 
 
-def _optional_inputs() -> list[Any]:
+def _vae_inputs() -> list[Any]:
     return [
-        io.Conditioning.Input("negative", optional=True, tooltip="What text guidance goes away from; nothing by default."),
         io.Vae.Input("video_vae", optional=True, tooltip="The video VAE; SyncCFG needs it to make its still picture."),
         io.Vae.Input("audio_vae", optional=True, tooltip="The audio VAE; SyncCFG needs it to make its silence."),
     ]
 
 
-def _guider(
-    model: Any,
-    positive: Any,
-    *,
-    sync_video: float,
-    sync_audio: float,
-    sync_text: str,
-    text_video: float,
-    text_audio: float,
-    negative: Any = None,
-    video_vae: Any = None,
-    audio_vae: Any = None,
-    **more: Any,
-) -> Any:
-    """The guider that the inputs of either node describe."""
-    from .bridge.guider import guided
+def _negative_input() -> Any:
+    return io.Conditioning.Input("negative", optional=True, tooltip="What text guidance goes away from; nothing by default.")
 
-    return guided(
-        model,
-        positive,
-        negative,
-        sync=(sync_video, sync_audio),
-        text_mode=sync_text,
-        text=(text_video, text_audio),
-        vaes=(video_vae, audio_vae),
+
+def _more_guidance_inputs() -> list[Any]:
+    """What few need: when the guides act, and against overexposure."""
+
+    def share(name: str, default: float, tooltip: str) -> Any:
+        limits = {"min": 0.0, "max": 1.0, "step": 0.01, "round": 0.001}
+        return io.Float.Input(name, default=default, optional=True, advanced=True, tooltip=tooltip, **limits)
+
+    return [
+        share("start_percent", 0.0, "Share of the steps from which guidance acts; before it the steps are plain and cheaper."),
+        share("end_percent", 1.0, "Share of the steps up to which guidance acts; after it the steps are plain and cheaper."),
+        share("rescale", 0.0, "Against overexposed pictures of large scales: how far contrast is brought back; 0 is off."),
+    ]
+
+
+def _clip_inputs() -> list[Any]:
+    """What is to be known of the clip where its latent comes later."""
+    return [
+        io.Image.Input(
+            "still",
+            optional=True,
+            tooltip="The picture SyncCFG holds still, of the clip's size in pixels: your first frame, or the first "
+            "picture of the video that drives; an even grey by default.",
+        ),
+        io.Latent.Input(
+            "latent",
+            optional=True,
+            tooltip="The latent that will be sampled; it tells the pictures' rate, if not the model's, and the still.",
+        ),
+    ]
+
+
+def _gamma_input(**more: Any) -> Any:
+    return io.Float.Input(
+        "gamma",
+        default=1.0,
+        min=0.1,
+        max=10.0,
+        step=0.05,
+        tooltip="Timestep adjustment: above 1 the picture settles first and the sound follows, below 1 the other way; 1: off.",
         **more,
     )
+
+
+class HarmonySyncCFG(io.ComfyNode):
+    """SyncCFG in the MODEL."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """What ComfyUI shows."""
+        return io.Schema(
+            node_id="HarmonySyncCFG",
+            display_name="Harmony SyncCFG",
+            category="Harmony",
+            description="Guides picture and sound towards each other in any sampler the model is connected to. "
+            "A sampler's own CFG guides by the text beside it.",
+            inputs=[
+                io.Model.Input("model", tooltip="The Harmony model, perhaps with LoRAs and patches."),
+                *_guidance_inputs(),
+                *_vae_inputs(),
+                *_more_guidance_inputs(),
+                *_clip_inputs(),
+            ],
+            outputs=[io.Model.Output(tooltip="The guided model, for KSampler or any guider.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: Any, video_vae: Any = None, audio_vae: Any = None, still: Any = None, latent: Any = None, **guides: Any
+    ) -> io.NodeOutput:
+        """Patch it."""
+        from .bridge.guider import about
+        from .bridge.rate import with_rate
+        from .bridge.sync import guides_of, patched
+
+        still, fps = about(latent, still)
+        guided = patched(model, guides_of(**guides), (video_vae, audio_vae), still)
+        return io.NodeOutput(with_rate(guided, fps))
 
 
 class HarmonySyncGuider(io.ComfyNode):
@@ -88,21 +142,60 @@ class HarmonySyncGuider(io.ComfyNode):
             inputs=[
                 *_model_inputs(),
                 *_guidance_inputs(),
-                *_optional_inputs(),
-                io.Image.Input(
-                    "still",
-                    optional=True,
-                    tooltip="The picture SyncCFG holds still, of the clip's size in pixels: your first frame, or the first "
-                    "picture of the video that drives; an even grey by default.",
-                ),
+                _negative_input(),
+                *_vae_inputs(),
+                *_clip_inputs(),
+                *_more_guidance_inputs(),
             ],
             outputs=[io.Guider.Output(tooltip="For SamplerCustomAdvanced.")],
         )
 
     @classmethod
-    def execute(cls, model: Any, positive: Any, still: Any = None, **guidance: Any) -> io.NodeOutput:
+    def execute(
+        cls,
+        model: Any,
+        positive: Any,
+        negative: Any = None,
+        video_vae: Any = None,
+        audio_vae: Any = None,
+        still: Any = None,
+        latent: Any = None,
+        **guides: Any,
+    ) -> io.NodeOutput:
         """Make it."""
-        return io.NodeOutput(_guider(model, positive, still=still, **guidance))
+        from .bridge.guider import about, guided
+        from .bridge.sync import guides_of
+
+        still, fps = about(latent, still)
+        vaes = (video_vae, audio_vae)
+        return io.NodeOutput(guided(model, positive, negative, guides_of(**guides), vaes=vaes, still=still, fps=fps))
+
+
+class HarmonySampler(io.ComfyNode):
+    """Timestep adjustment as a SAMPLER."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """What ComfyUI shows."""
+        return io.Schema(
+            node_id="HarmonySampler",
+            display_name="Harmony Sampler Select",
+            category="Harmony",
+            description="A sampler that can let the picture settle before the sound, or the sound before the picture; "
+            "for SamplerCustomAdvanced.",
+            inputs=[
+                io.Combo.Input("sampler_name", options=WALKS, default="unipc", tooltip="How to walk from noise to the clip."),
+                _gamma_input(),
+            ],
+            outputs=[io.Sampler.Output(tooltip="For SamplerCustomAdvanced.")],
+        )
+
+    @classmethod
+    def execute(cls, sampler_name: str, gamma: float) -> io.NodeOutput:
+        """Make it."""
+        from .bridge.walk import HarmonyWalk
+
+        return io.NodeOutput(HarmonyWalk(sampler_name, gamma=gamma))
 
 
 class HarmonyKSampler(io.ComfyNode):
@@ -134,17 +227,56 @@ class HarmonyKSampler(io.ComfyNode):
                     "sampler_name", options=sampler_names(), default="euler", tooltip="How to walk from noise to the clip."
                 ),
                 *_guidance_inputs(),
-                *_optional_inputs(),
+                _negative_input(),
+                *_vae_inputs(),
+                *_more_guidance_inputs(),
+                io.Float.Input(
+                    "denoise",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="How much is made anew of a latent that holds a clip already, as in KSampler; 1 for an empty one.",
+                ),
+                io.Float.Input(
+                    "shift",
+                    default=0.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    optional=True,
+                    advanced=True,
+                    tooltip="How far the steps lean towards noise; 0 is what the model is made for.",
+                ),
+                _gamma_input(optional=True, advanced=True),
             ],
             outputs=[io.Latent.Output(tooltip="Picture and sound, for Harmony Decode; what was given is in it bit for bit.")],
         )
 
     @classmethod
     def execute(
-        cls, model: Any, positive: Any, latent: Any, seed: int, steps: int, sampler_name: str, **guidance: Any
+        cls,
+        model: Any,
+        positive: Any,
+        latent: Any,
+        seed: int,
+        steps: int,
+        sampler_name: str,
+        negative: Any = None,
+        video_vae: Any = None,
+        audio_vae: Any = None,
+        denoise: float = 1.0,
+        shift: float = 0.0,
+        gamma: float = 1.0,
+        **guides: Any,
     ) -> io.NodeOutput:
         """Sample."""
-        from .bridge.guider import fps_of, sample, still_of
+        from .bridge.guider import about, guided, sample
+        from .bridge.sync import guides_of
 
-        guider = _guider(model, positive, still=still_of(latent), fps=fps_of(latent), **guidance)
-        return io.NodeOutput(sample(guider, latent, seed=seed, steps=steps, sampler_name=sampler_name))
+        still, fps = about(latent)
+        vaes = (video_vae, audio_vae)
+        guider = guided(model, positive, negative, guides_of(**guides), vaes=vaes, still=still, fps=fps, shift=shift)
+        walk: dict[str, Any] = {"sampler_name": sampler_name, "denoise": denoise, "gamma": gamma}
+        return io.NodeOutput(sample(guider, latent, seed=seed, steps=steps, **walk))

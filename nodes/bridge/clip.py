@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import comfy.ops
 import comfy.sd
 import torch
 from comfy.supported_models_base import ClipTarget
@@ -13,6 +14,7 @@ from ...harmony_core.config import SymbolEncoderConfig
 from ...harmony_core.encoders.symbols import SymbolEncoder, to_symbols
 from ...harmony_core.runtime import Runtime
 from ...harmony_core.weights.checkpoint import Checkpoint
+from .stored import quantised_layers
 
 PART = "caption."
 
@@ -43,9 +45,19 @@ class ByteTokenizer:
 class CaptionModel(nn.Module):
     """The encoder with the interface of ComfyUI's text encoders."""
 
-    def __init__(self, *, config: SymbolEncoderConfig, output: int, dtype: torch.dtype, device: Any, **_options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        config: SymbolEncoderConfig,
+        output: int,
+        dtype: torch.dtype,
+        device: Any,
+        operations: Any = nn,
+        **_options: Any,
+    ) -> None:
         super().__init__()
-        self.encoder = SymbolEncoder(config, output, Runtime(device=device, dtype=dtype)).eval().requires_grad_(False)
+        runtime = Runtime(layers=operations, device=device, dtype=dtype)
+        self.encoder = SymbolEncoder(config, output, runtime).eval().requires_grad_(False)
         self.dtypes = {dtype}
         self._options: dict[str, Any] = {}
 
@@ -74,7 +86,11 @@ def caption_clip(checkpoint: Checkpoint) -> comfy.sd.CLIP:
     assert config is not None
     target = ClipTarget(ByteTokenizer, CaptionModel)
     target.params = {"config": config, "output": checkpoint.config.video.text_dim}
-    weights = {key.removeprefix(PART): v.float() for key, v in checkpoint.tensors.items() if key.startswith(PART)}
+    weights = {key.removeprefix(PART): value for key, value in checkpoint.tensors.items() if key.startswith(PART)}
+    quantised = quantised_layers(weights)
+    if quantised:
+        target.params["operations"] = comfy.ops.mixed_precision_ops({}, torch.float32, full_precision_mm=True)
+    weights = {key: v if key.rpartition(".")[0] in quantised else v.float() for key, v in weights.items()}
     return comfy.sd.CLIP(
         target,
         tokenizer_data={"config": config},

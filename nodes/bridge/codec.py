@@ -16,13 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from ...harmony_core.codecs.audio import AudioCodec
-from ...harmony_core.codecs.video_vae import CHUNK_CELLS, VideoVAE
+from ...harmony_core.codecs.video_vae import VideoVAE
 from ...harmony_core.types import Audio, Modality
+from .memory import audio_codec_bytes, video_codec_bytes
 
 VIDEO_DIMENSIONS = 3
 """Axes of a video latent besides batch and channels, by which ComfyUI's VAEs tell what they are for."""
-CELL_BYTES = 16 * 16 * 4 * 4
-"""Values of a float32 feature map over the pixels of one latent position."""
 
 
 class RawVideo(nn.Module):
@@ -96,10 +95,9 @@ class HarmonyVideoVAE(_CodecVAE):
         self.downscale_index_formula = self.upscale_index_formula = (stride, pixels, pixels)
         self.process_input = lambda image: image * 2 - 1
         self.process_output = lambda image: image.add_(1).div_(2).clamp_(0, 1)
-        # Activations of one chunk, and the result.
-        self.memory_used_decode = lambda shape, _dtype: _video_bytes(shape[2:], config.decoder_width)
-        self.memory_used_encode = lambda shape, _dtype: _video_bytes(
-            (self.downscale_ratio[0](shape[2]), shape[3] // pixels, shape[4] // pixels), config.encoder_width
+        self.memory_used_decode = lambda shape, _dtype: video_codec_bytes(config, shape[2:], decode=True)
+        self.memory_used_encode = lambda shape, _dtype: video_codec_bytes(
+            config, (self.downscale_ratio[0](shape[2]), shape[3] // pixels, shape[4] // pixels), decode=False
         )
 
 
@@ -113,9 +111,10 @@ class HarmonyAudioVAE(_CodecVAE):
         self.downscale_ratio = self.upscale_ratio = config.hop
         self.audio_sample_rate = config.mel.sample_rate
         self.process_input = self.process_output = lambda wave: wave
-        # 1.5 MB a second in the VAE, and as much again for every width of the vocoder's piece; see codecs/audio.py.
-        self.memory_used_decode = lambda shape, _dtype: 256 * 2**20 + shape[0] * shape[2] * config.hop * 256
-        self.memory_used_encode = lambda shape, _dtype: 64 * 2**20 + shape[0] * shape[2] * 256
+        self.memory_used_decode = lambda shape, _dtype: audio_codec_bytes(config, shape[2], decode=True)
+        self.memory_used_encode = lambda shape, _dtype: audio_codec_bytes(
+            config, -(-shape[2] // config.hop), decode=False, channels=shape[1]
+        )
 
     def vae_encode_crop_pixels(self, pixels: Tensor) -> Tensor:
         """All channels as they are: the codec hears their mean, not the left one alone."""
@@ -134,13 +133,6 @@ def check_vae(vae: Any, modality: Modality) -> None:
         raise ValueError(f"{where}there is none in this checkpoint; {connect}")
     if (vae.latent_dim == VIDEO_DIMENSIONS) != (modality is Modality.VIDEO):
         raise ValueError(f"{where}this VAE is not one of {modality.value}; {connect}")
-
-
-def _video_bytes(latent: tuple[int, ...], width: int) -> int:
-    frames, height, width_cells = latent
-    cells = height * width_cells
-    chunk = min(frames * cells, max(cells, CHUNK_CELLS))
-    return 3 * chunk * width * CELL_BYTES + frames * cells * 3 * CELL_BYTES
 
 
 def _interruptible(_done: int, _total: int) -> None:

@@ -12,12 +12,12 @@ import torch
 from comfy.patcher_extension import WrappersMP
 
 from ...harmony_core.runtime import Runtime
-from ...harmony_core.weights.checkpoint import CODEC_PARTS, Checkpoint
-from ...harmony_core.weights.files import check_keys
+from ...harmony_core.weights.checkpoint import Checkpoint
 from .clip import caption_clip
 from .codec import HarmonyAudioVAE, HarmonyVideoVAE
 from .model import WRAPPER, HarmonySupport, during_run
 from .saved import read, with_codecs_it_holds
+from .stored import DTYPES, model_weights, with_notes
 
 
 def load_model(path: str, options: dict[str, Any], *, disable_dynamic: bool = False) -> Any:
@@ -31,21 +31,32 @@ def load_model(path: str, options: dict[str, Any], *, disable_dynamic: bool = Fa
     Raises:
         ValueError: the file is no Harmony checkpoint, or its weights do not fit its config.
     """
-    return model_of(read(path), path, options, disable_dynamic=disable_dynamic)
+    return model_of(with_notes(read(path)), path, options, disable_dynamic=disable_dynamic)
 
 
-def load_all(path: Path) -> tuple[Any, Any, HarmonyVideoVAE | None, HarmonyAudioVAE | None]:
+def load_all(path: Path, weight_dtype: str = "default") -> tuple[Any, Any, HarmonyVideoVAE | None, HarmonyAudioVAE | None]:
     """MODEL, CLIP and the VAEs of video and sound; None for what the file does not hold.
+
+    Args:
+        path: the file of a checkpoint.
+        weight_dtype: a key of :data:`.stored.DTYPES`.
 
     Raises:
         ValueError: as for :func:`load_model`.
     """
-    checkpoint = read(path)
+    try:
+        return _load_all(path, DTYPES[weight_dtype])
+    except ValueError as error:
+        raise ValueError(f"checkpoint: {error}; choose a whole Harmony checkpoint, as it was saved or downloaded") from error
+
+
+def _load_all(path: Path, dtype: torch.dtype | None) -> tuple[Any, Any, HarmonyVideoVAE | None, HarmonyAudioVAE | None]:
+    checkpoint = with_notes(read(path))
     held = with_codecs_it_holds(checkpoint)
     # Codecs are small and compute in float32, whatever they are stored in.
     exact = Runtime(dtype=torch.float32)
     return (
-        model_of(checkpoint, str(path), {}),
+        model_of(checkpoint, str(path), {} if dtype is None else {"dtype": dtype}),
         caption_clip(checkpoint) if checkpoint.config.caption is not None else None,
         HarmonyVideoVAE(held.video_vae(exact)) if held.codecs.video is not None else None,
         HarmonyAudioVAE(held.audio_codec(exact)) if held.codecs.audio is not None else None,
@@ -55,21 +66,21 @@ def load_all(path: Path) -> tuple[Any, Any, HarmonyVideoVAE | None, HarmonyAudio
 def model_of(checkpoint: Checkpoint, path: str, options: dict[str, Any], *, disable_dynamic: bool = False) -> Any:
     """The MODEL of a checkpoint in memory; see :func:`load_model`."""
     management = comfy.model_management
-    weights = {key: value for key, value in checkpoint.tensors.items() if not key.startswith(CODEC_PARTS)}
-    codec = checkpoint.codecs.video
-    support = HarmonySupport(checkpoint.config, codec)
+    weights = model_weights(checkpoint)
+    support = HarmonySupport(checkpoint.config, checkpoint.codecs.video)
     load_device = options.get("load_device", management.get_torch_device())
     offload_device = options.get("offload_device", management.unet_offload_device())
-    dtype = options.get("dtype") or management.unet_dtype(
+    # As ComfyUI loads its own: quantised layers say themselves how they are stored, and nobody else does.
+    support.quant_config = comfy.utils.detect_layer_quantization(weights, "")
+    free = not support.quant_config
+    dtype = (options.get("dtype") if free else None) or management.unet_dtype(
         model_params=comfy.utils.calculate_parameters(weights),
         supported_dtypes=support.supported_inference_dtypes,
-        weight_dtype=comfy.utils.weight_dtype(weights),
+        weight_dtype=comfy.utils.weight_dtype(weights) if free else None,
     )
-    cast = management.unet_manual_cast(dtype, load_device, support.supported_inference_dtypes)
+    cast = management.unet_manual_cast(dtype if free else None, load_device, support.supported_inference_dtypes)
     support.set_inference_dtype(dtype, cast, device=load_device)
     model = support.get_model(weights)
-    wanted = {key: tuple(value.shape) for key, value in model.diffusion_model.state_dict().items()}
-    check_keys(wanted, {key: tuple(value.shape) for key, value in weights.items()}, what="this model")
     patcher_class = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
     patcher = patcher_class(model, load_device=load_device, offload_device=offload_device)
     if not management.is_device_cpu(offload_device):

@@ -8,6 +8,8 @@ them, are normalised here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import prod
 from typing import Any
 
 import comfy.conds
@@ -19,24 +21,26 @@ import comfy.utils
 import torch
 from comfy.nested_tensor import NestedTensor
 from comfy.patcher_extension import WrappersMP
+from comfy_api.torch_helpers.torch_compile import TORCH_COMPILE_KWARGS
 from torch import Tensor
 
 from ...harmony_core.codecs.video_vae import WAN_MEAN, WAN_STD, VideoVAEConfig
 from ...harmony_core.config import HarmonyConfig
-from ...harmony_core.geometry import ClipSpec
 from ...harmony_core.models.harmony import Harmony
 from ...harmony_core.types import AV
 from ...harmony_core.weights.checkpoint import CodecConfigs
+from .layers import Compiled, Streams, ToldApart, is_plain, replaced_layers, through_layer
+from .memory import step_bytes
+from .passes import tell_passes
+from .rate import clip_at, rate_of_run
 from .run import Question, Run
 from .runtime import HostAttention, host_runtime
 from .saved import described
+from .stored import EIGHT_BITS, EightBitMatrices
 from .told import told
 
-FPS_OPTION = "harmony_fps"
 QUESTION_OPTION = "harmony_question"
 WRAPPER = "harmony"
-WAN_FACTOR = 2222
-"""ComfyUI estimates Wan's memory by its width over this, for every latent position."""
 
 
 class HarmonyDiffusion(Harmony):
@@ -48,13 +52,41 @@ class HarmonyDiffusion(Harmony):
         harmony: HarmonyConfig,
         operations: Any,
         dtype: torch.dtype | None = None,
+        compute_dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
+        """Build it, its weights not yet set.
+
+        Args:
+            harmony: the checkpoint's config.
+            operations: ComfyUI's layers.
+            dtype: to store weights in.
+            compute_dtype: to compute in; what is not stored in eight bits is stored in it.
+            device: where the weights are.
+        """
         attention = HostAttention()
-        super().__init__(harmony, host_runtime(operations, attention, device=device, dtype=dtype))
+        if dtype in EIGHT_BITS:
+            operations = EightBitMatrices(operations, dtype)
+        stored = compute_dtype if dtype in EIGHT_BITS else dtype
+        super().__init__(harmony, host_runtime(operations, attention, device=device, dtype=stored))
         self.host_attention = attention
         self.dtype = dtype
+        self._told_apart = ToldApart()
+        self._compiled: Compiled | None = None
 
+    def compile_layers(self, options: dict[str, Any] | None) -> None:
+        """Compile the run through the layers from now on.
+
+        Args:
+            options: of torch.compile; None runs them as they are.
+        """
+        if options is None:
+            self._compiled = None
+        elif self._compiled is None or self._compiled.options != options:
+            self._compiled = Compiled(Harmony._run, options)  # noqa: SLF001
+
+    # The rest of a step keeps book of the run: a compiler that traced it would do so again at every step.
+    @torch.compiler.disable
     def forward(  # type: ignore[override]
         self,
         x: Sequence[Tensor],
@@ -92,8 +124,32 @@ class HarmonyDiffusion(Harmony):
         **_others: Any,
     ) -> list[Tensor]:
         self.host_attention.options = transformer_options
+        told = self._told_apart(run, told, transformer_options)
         question = transformer_options.get(QUESTION_OPTION) or Question(wanted=run.generated)
-        return list(run.velocity(self, AV(*x), timesteps, told, question))
+        velocity = run.velocity(self, AV(*x), timesteps, told, question)
+        return list(run.on_schedule(velocity, transformer_options.get("sigmas")))
+
+    def _run(self, streams: Streams, work: Any) -> Streams:
+        options = self.host_attention.options
+        recorded = work.exchanges is not None and any(one.recorder is not None for one in work.exchanges)
+        if self._compiled is None or work.keep is not None or recorded or not is_plain(options):
+            return super()._run(streams, work)
+        self.host_attention.options = {}
+        try:
+            return self._compiled(self, streams, work)
+        finally:
+            self.host_attention.options = options
+
+    def _layer(self, index: int, streams: Streams, work: Any) -> Streams:
+        if torch.compiler.is_compiling():
+            return super()._layer(index, streams, work)
+        options = self.host_attention.options
+        if work.keep is not None and index in replaced_layers(options):
+            # What the other stream may read is kept, whatever a patch leaves out.
+            super()._layer(index, streams, work)
+            work = replace(work, keep=None)
+        layer = super()._layer
+        return through_layer(index, self.config.video.layers, streams, lambda s: layer(index, s, work), options)
 
 
 class _Whole(comfy.conds.CONDConstant):
@@ -148,6 +204,24 @@ class HarmonyModel(comfy.model_base.BaseModel):
         weights = super().state_dict_for_saving(unet_state_dict, *args, **kwargs)
         return {**weights, **described({**self.config.to_metadata(), **codecs.to_metadata()})}
 
+    def memory_required(self, input_shape: Sequence[int], cond_shapes: dict[str, Any] | None = None) -> int:
+        """Bytes a step takes beside the weights, for a flat latent of this shape; see :mod:`.memory`."""
+        del cond_shapes
+        shapes = self._shapes_of(input_shape)
+        size = comfy.model_management.dtype_size(self.get_dtype_inference())
+        # Weights that are stored in another dtype are cast one layer at a time.
+        cast = 0 if self.manual_cast_dtype is None else max(p.numel() for p in self.diffusion_model.parameters())
+        return step_bytes(self.config, shapes, size) + cast * size
+
+    def _shapes_of(self, flat: Sequence[int]) -> AV[Sequence[int]]:
+        """The streams' shapes; where no run has said them, as if the picture were all."""
+        batch, size = flat[0], prod(flat[1:])
+        shapes = [(batch, *shape[1:]) for shape in self.latent_shapes or ()]
+        if len(shapes) == 2 and sum(prod(shape) for shape in shapes) == batch * size:
+            return AV(*shapes)
+        channels = self.config.video.channels
+        return AV((batch, channels, 1, 1, -(-size // channels)), (batch, self.config.audio.channels, 0))
+
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         """What a step hands to the model: what is told, the run, and how the streams lie in the flat latent."""
         shapes = kwargs.get("latent_shapes")
@@ -164,9 +238,19 @@ class HarmonyModel(comfy.model_base.BaseModel):
         # ModelSamplingSD3 replaces the sampling's own scale of 1 by 1000.
         return run.times(timestep / getattr(self.model_sampling, "multiplier", 1.0))
 
-    def scale_latent_inpaint(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, **_others: Any) -> Tensor:
-        """Given latents are clean at every step."""
-        return latent_image
+    def scale_latent_inpaint(
+        self, sigma: Tensor, noise: Tensor, latent_image: Tensor, denoise_mask: Tensor | None = None, **_others: Any
+    ) -> Tensor:
+        """Given latents as they are where nothing beside them in a latent in time is made; see :meth:`.run.Run.beside`."""
+        run = self.run
+        assert run is not None and self.latent_shapes is not None
+
+        def streams(flat: Tensor) -> AV[Tensor]:
+            return AV(*comfy.utils.unpack_latents(flat, self.latent_shapes))
+
+        # Masks change from step to step where a node says so; which they are is told from 0.33 on.
+        masks = run.masks if denoise_mask is None else streams(denoise_mask)
+        return comfy.utils.pack_latents(list(run.beside(sigma, streams(noise), streams(latent_image), masks)))[0]
 
 
 class HarmonySupport(comfy.supported_models_base.BASE):
@@ -192,9 +276,13 @@ class HarmonySupport(comfy.supported_models_base.BASE):
             # Another codec's latents have other colours; a preview of them would be noise.
             self.latent_format.latent_rgb_factors = None
             self.latent_format.taesd_decoder_name = None
-        # The estimate counts elements of the flat latent, channels with them, where Wan's counts positions.
-        dims = config.video.dim + config.audio.dim
-        self.memory_usage_factor = dims / WAN_FACTOR / config.grid.video_channels
+
+    def set_inference_dtype(
+        self, dtype: torch.dtype, manual_cast_dtype: torch.dtype | None, device: torch.device | None = None
+    ) -> None:
+        """Store weights in ``dtype``, compute in the other where one is given."""
+        super().set_inference_dtype(dtype, manual_cast_dtype, device=device)
+        self.unet_config["compute_dtype"] = manual_cast_dtype or dtype
 
     def get_model(self, state_dict: Any, prefix: str = "", device: torch.device | None = None) -> HarmonyModel:
         """The model, its weights not yet set."""
@@ -219,7 +307,7 @@ def new_run(
     if shapes is None or len(shapes) != 2:
         raise ValueError("latent: a Harmony model samples picture and sound together; use Empty Harmony Latent")
     video, audio = (torch.empty(tuple(shape), device="meta") for shape in shapes)
-    spec = ClipSpec.of_latents(video, audio, fps=fps or config.fps, grid=config.grid)
+    spec = clip_at(fps, config, video, audio)
     masks = None if mask is None else comfy.utils.unpack_latents(mask, shapes)
     return Run.of_masks(spec, masks, video.shape[0], device)
 
@@ -239,14 +327,17 @@ def during_run(
     guider = executor.class_obj
     patcher = guider.model_patcher
     model: HarmonyModel = patcher.model
-    options = guider.model_options.get("transformer_options", {})
-    run = new_run(model.config, latent_shapes, denoise_mask, patcher.load_device, options.get(FPS_OPTION))
-    model.run = run
+    run = new_run(model.config, latent_shapes, denoise_mask, patcher.load_device, rate_of_run(guider))
     try:
+        # ComfyUI knows the shapes of a model's latents by itself from 0.31 on.
+        model.run, model.latent_shapes = run, latent_shapes
+        model.diffusion_model.compile_layers(guider.model_options.get(TORCH_COMPILE_KWARGS))
         output = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, latent_shapes=latent_shapes, **kwargs)
     finally:
         model.run = None
+        model.diffusion_model.host_attention.options = {}
         run.close()
+    tell_passes(run, len(sigmas) - 1)
     if denoise_mask is None:
         return output
     # Samplers reach a given latent only up to rounding, and so does undoing its normalisation.

@@ -15,9 +15,11 @@ from torch import Tensor
 from ...harmony_core.canvas import over_latents
 from ...harmony_core.conditioning import Conditioning
 from ...harmony_core.drivers import DriverCache, Keep, MemoryBudget
+from ...harmony_core.flow import adjust_times
 from ...harmony_core.geometry import ClipSpec
 from ...harmony_core.guidance import FULL, Evaluation
 from ...harmony_core.models.harmony import Context, Harmony
+from ...harmony_core.models.sound_map import SoundMapRecorder
 from ...harmony_core.types import AV, Modality
 
 HOST_BYTES = 16 << 30
@@ -33,11 +35,13 @@ class Question:
         evaluation: beside what, and told what; telling is the guider's choice of conditions.
         wanted: the streams whose velocity is used.
         anchors: clean latents of SyncCFG's still and silence, normalised; for mute evaluations.
+        recorder: collects sound-source maps of full evaluations.
     """
 
     evaluation: Evaluation = FULL
     wanted: AV[bool]
     anchors: AV[Tensor] | None = None
+    recorder: SoundMapRecorder | None = None
 
 
 class Run:
@@ -45,13 +49,20 @@ class Run:
 
     Attributes:
         spec: the clip.
-        free: how much of every latent in time is generated, in [0, 1]: (B, F) and (B, L); 0 is given.
+        masks: how much of every latent is generated, in [0, 1]: (B, C, F, H, W) and (B, C, L), C as the latents' or 1.
+        free: the most that is generated of anything in each latent in time, (B, F) and (B, L); 0 is given. The model takes one
+            time for each of them, so what is generated less is brought to its noise (:meth:`beside`).
         driver: the stream that is given as a whole, if one is.
+        gamma: timestep adjustment between the streams; 1 is none. A sampler that walks both sets it.
+        passes: how often each branch was run so far.
+        saved: how often a driver did not have to be run again.
     """
 
-    def __init__(self, spec: ClipSpec, free: AV[Tensor], device: torch.device) -> None:
+    def __init__(self, spec: ClipSpec, masks: AV[Tensor], device: torch.device) -> None:
         self.spec = spec
-        self.free = free
+        self.masks = masks
+        self.free = AV(masks.video.amax(dim=(1, 3, 4)), masks.audio.amax(dim=1))
+        free = self.free
         self.driver = next((m for m in Modality if not bool(free[m].any())), None)
         if self.driver is not None and not bool(free[self.driver.other].any()):
             raise ValueError("latent: both streams are given as a whole; leave one of them free")
@@ -59,17 +70,16 @@ class Run:
         on_cpu = device.type == "cpu"
         self._drivers = DriverCache(device, MemoryBudget(free_bytes // 2, 0 if on_cpu else HOST_BYTES))
         self._contexts: dict[int, tuple[Conditioning, Context]] = {}
+        self.gamma = 1.0
+        self.passes = dict.fromkeys(Modality, 0)
+        self.saved = 0
 
     @classmethod
     def of_masks(cls, spec: ClipSpec, masks: Sequence[Tensor] | None, batch: int, device: torch.device) -> Run:
         """A run of noise masks in the latents' shapes; None for nothing given."""
         if masks is None:
-            free = AV(
-                torch.ones(batch, spec.latent_frames, device=device), torch.ones(batch, spec.audio_latents, device=device)
-            )
-        else:
-            free = AV(masks[0].mean(dim=(1, 3, 4)), masks[1].mean(dim=1)).map(lambda m: m.to(device))
-        return cls(spec, free, device)
+            masks = torch.ones(batch, 1, spec.latent_frames, 1, 1), torch.ones(batch, 1, spec.audio_latents)
+        return cls(spec, AV(*masks).map(lambda m: m.to(device)), device)
 
     @property
     def generated(self) -> AV[bool]:
@@ -77,8 +87,43 @@ class Run:
         return AV.of(lambda m: m is not self.driver)
 
     def times(self, t: Tensor) -> AV[Tensor]:
-        """The time of every latent where the step is at ``t``, (B,)."""
-        return self.free.map(lambda free: free * t[:, None].to(free))
+        """The time of every latent where the sampler is at ``t``, (B,)."""
+        own = adjust_times(t.tolist(), gamma=self.gamma)
+        return self.free.map(lambda free, s: free * free.new_tensor(s)[:, None], own)
+
+    def sigmas(self, sigma: float) -> AV[float]:
+        """Each stream's own sigma where the sampler is at ``sigma``."""
+        return adjust_times([sigma], gamma=self.gamma).map(lambda values: values[0])
+
+    def on_schedule(self, velocity: AV[Tensor], sigmas: Tensor | None) -> AV[Tensor]:
+        """Velocities as the sampler is to see them: where it is, at ``sigmas``, they point to the data of every latent."""
+        velocity = velocity.map(lambda v, free: v * over_latents(free, v), self.free)
+        if self.gamma == 1 or sigmas is None:
+            return velocity
+        sigma = float(sigmas.flatten()[0])
+        return velocity.map(lambda v, own: v * (own / sigma), self.sigmas(sigma))
+
+    def beside(self, sigma: Tensor, noise: AV[Tensor], image: AV[Tensor], masks: AV[Tensor]) -> AV[Tensor]:
+        """What the sampler puts where a latent is given, so that a latent in time has one amount of noise.
+
+        The sampler mixes: mask of its own latents, at ``sigma``, and the rest of what is returned here. For the mixture to have
+        the noise of the latent's time, ``sigma free``, this has ``sigma (free - mask) / (1 - mask)`` of it: none where a latent
+        in time is as free everywhere, all where the mask is 0 beside what is free.
+
+        Args:
+            sigma: where the sampler is, (B,).
+            noise: of the run.
+            image: what is given.
+            masks: of the step, broadcastable to the latents.
+        """
+        own = self.sigmas(float(sigma.flatten()[0]))
+
+        def mixed(noise: Tensor, image: Tensor, mask: Tensor, free: Tensor, s: float) -> Tensor:
+            mask = mask.to(image)
+            share = (over_latents(free, image) - mask).clamp(min=0) / (1 - mask).clamp(min=1e-6)
+            return torch.lerp(image, noise, s * share)
+
+        return noise.map(mixed, image, masks, self.free, own)
 
     def free_latents(self, like: AV[Tensor]) -> AV[Tensor]:
         """Which latents are generated, shaped to broadcast over them."""
@@ -101,6 +146,7 @@ class Run:
         wanted = question.wanted
         company = question.evaluation.company
         if company == "cut":
+            self._count(*(m for m in Modality if wanted[m]))
             return AV.of(lambda m: model.forward_alone(m, x[m], times[m], context) if wanted[m] else None)
         if company == "mute":
             assert question.anchors is not None
@@ -110,27 +156,46 @@ class Run:
             )
         if self.driver is not None:
             target = self.driver.other
-            v = self._driven(model, target, x[target], times[target], context, x[self.driver], "given")
+            v = self._driven(model, target, x[target], times[target], context, x[self.driver], "given", question.recorder)
             return AV[Tensor | None](None, None).replace(target, v)
-        both = Harmony.forward(model, x, times, context, fps=self.spec.fps)
+        self._count(*Modality)
+        both = Harmony.forward(model, x, times, context, fps=self.spec.fps, recorder=question.recorder)
         return both.map(lambda v, want: v if want else None, wanted)
 
     def _driven(
-        self, model: Harmony, target: Modality, x: Tensor, t: Tensor, context: Context, clean: Tensor, role: str
+        self,
+        model: Harmony,
+        target: Modality,
+        x: Tensor,
+        t: Tensor,
+        context: Context,
+        clean: Tensor,
+        role: str,
+        recorder: SoundMapRecorder | None = None,
     ) -> Tensor:
         """The target's velocity beside a clean other stream, which is run once where it does not read the target."""
         driver, fps = target.other, self.spec.fps
         if model.config.driver_isolation:
+            before = self.passes[driver]
 
             def read(keep: Keep) -> None:
+                self._count(driver)
                 model.read_driver(driver, clean, context, keep, other_length=x.shape[2], fps=fps)
 
             memory = self._drivers.get((driver, role, id(context)), read)
             if memory is not None:
-                return model.forward_driven(target, x, t, context, memory, driver_length=clean.shape[2], fps=fps)
+                self.saved += self.passes[driver] == before
+                self._count(target)
+                length = clean.shape[2]
+                return model.forward_driven(target, x, t, context, memory, driver_length=length, fps=fps, recorder=recorder)
+        self._count(*Modality)
         latents = AV.both(clean).replace(target, x)
         times = AV.both(clean.new_zeros(clean.shape[0], 1)).replace(target, t)
-        return Harmony.forward(model, latents, times, context, driver=driver, fps=fps)[target]
+        return Harmony.forward(model, latents, times, context, driver=driver, fps=fps, recorder=recorder)[target]
+
+    def _count(self, *branches: Modality) -> None:
+        for m in branches:
+            self.passes[m] += 1
 
     def _context(self, model: Harmony, conditions: Conditioning, like: Tensor) -> Context:
         # The conditions are kept beside what was made of them, so that their identity stays theirs.

@@ -34,13 +34,13 @@ def read(path: str | Path) -> Checkpoint:
     """
     if Path(path).suffix != ".safetensors" or not Path(path).is_file() or KEY not in read_header(path)[0]:
         return load_checkpoint(path)
-    tensors, _ = read_tensors(path)
+    tensors, rest = read_tensors(path)
     metadata = json.loads(bytes(tensors.pop(KEY).tolist()))
     return Checkpoint(
         config=HarmonyConfig.from_metadata(metadata),
         codecs=CodecConfigs.from_metadata(metadata),
         tensors={key.removeprefix(PREFIX): value for key, value in tensors.items()},
-        metadata={},
+        metadata=rest,
     )
 
 

@@ -1,8 +1,14 @@
 """Nodes for tests, loaded by the ComfyUI under test: exact tensors in and out."""
 
+import gc
+import json
+import sys
+import time
 from pathlib import Path
 
 import folder_paths
+import psutil
+import torch
 from safetensors.torch import load_file, save_file
 
 
@@ -48,4 +54,74 @@ class ProbeKeep:
         return ()
 
 
-NODE_CLASS_MAPPINGS = {"ProbeInputs": ProbeInputs, "ProbeKeep": ProbeKeep}
+class ProbeAgain:
+    """A latent as it is: with another number, what comes after it is run again instead of taken from a cache."""
+
+    CATEGORY = "probe"
+    FUNCTION = "run"
+    RETURN_TYPES = ("LATENT",)
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"latent": ("LATENT",), "number": ("INT", {})}}
+
+    def run(self, latent, number):
+        del number
+        return (latent,)
+
+
+class ProbeFail:
+    """A model that fails in the middle of sampling."""
+
+    CATEGORY = "probe"
+    FUNCTION = "run"
+    RETURN_TYPES = ("MODEL",)
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"model": ("MODEL",), "step": ("INT", {})}}
+
+    def run(self, model, step):
+        steps = []
+
+        def fail(values):
+            steps.append(values["sigma"])
+            if len(steps) > step:
+                raise RuntimeError("the probe fails")
+            return values["denoised"]
+
+        model = model.clone()
+        model.set_model_sampler_post_cfg_function(fail)
+        return (model,)
+
+
+class ProbeAlive:
+    """What of the pack is alive after a clip was made, as JSON in the output folder."""
+
+    CATEGORY = "probe"
+    FUNCTION = "run"
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"name": ("STRING", {}), "latent": ("LATENT",), "images": ("IMAGE",), "audio": ("AUDIO",)}}
+
+    def run(self, name, latent, images, audio):
+        del latent, images, audio
+        gc.collect()
+        alive = [type(one) for one in gc.get_objects()]
+        ours = [kind.__name__ for kind in alive if ".nodes.bridge." in str(getattr(kind, "__module__", ""))]
+        found = {
+            "seconds": time.process_time(),
+            "resident": psutil.Process().memory_info().rss,
+            "tensors": sum(issubclass(kind, torch.Tensor) for kind in alive),
+            "objects": {kind: ours.count(kind) for kind in sorted(set(ours))},
+            "absolute": sorted(key for key in sys.modules if key.split(".")[0] == "harmony_core"),
+        }
+        Path(folder_paths.get_output_directory(), name).write_text(json.dumps(found))
+        return ()
+
+
+NODES = (ProbeInputs, ProbeKeep, ProbeAgain, ProbeFail, ProbeAlive)
+NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}

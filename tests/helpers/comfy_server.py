@@ -8,6 +8,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -23,30 +24,46 @@ class Failed(Exception):  # noqa: N818 - what ComfyUI answered
     """A prompt was refused or a node failed; the text is what the user reads."""
 
 
+def install(folder: Path, files: Iterable[str] | None = None) -> None:
+    """Put the pack into a folder: these files of it, or all of it by a link."""
+    if files is None:
+        folder.symlink_to(ROOT, target_is_directory=True)
+        return
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, folder / name)
+
+
 class Server:
     """The process, and what can be asked of it."""
 
-    def __init__(self, base: Path, *options: str) -> None:
+    def __init__(self, base: Path, *options: str, copied: Iterable[str] | None = None) -> None:
         """Start it.
 
         Args:
             base: an empty folder for its models, inputs, outputs and custom nodes.
             options: more of its command line.
+            copied: files of the pack, to be copied into custom_nodes; by default the whole folder is linked there.
         """
-        root = find_comfy()
-        check_imports(root, find_python(root))
+        self._root = find_comfy()
+        check_imports(self._root, find_python(self._root))
         self.base = base
         for name in ("models/checkpoints", "input", "output", "temp", "user", "custom_nodes", "frontend"):
             (base / name).mkdir(parents=True)
         (base / "frontend" / "index.html").write_text("")
-        (base / "custom_nodes" / PACK).symlink_to(ROOT, target_is_directory=True)
+        install(base / "custom_nodes" / PACK, copied)
         shutil.copy(Path(__file__).with_name("comfy_probe.py"), base / "custom_nodes" / "comfy_probe.py")
+        self._starts = 0
+        self._start(*options)
+
+    def _start(self, *options: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self.log = base / "log.txt"
+        self._starts += 1
+        self.log = self.base / f"log-{self._starts}.txt"
         command = [
-            find_python(root),
+            find_python(self._root),
             "main.py",
             "--cpu",
             "--disable-auto-launch",
@@ -54,12 +71,18 @@ class Server:
             "--port",
             str(self.port),
         ]
-        command += ["--base-directory", str(base), "--front-end-root", str(base / "frontend")]
+        command += ["--base-directory", str(self.base), "--front-end-root", str(self.base / "frontend")]
         command += ["--database-url", "sqlite:///:memory:", *options]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         environment.pop("PYTHONPATH", None)
         with self.log.open("wb") as log:
-            self._process = subprocess.Popen(command, cwd=root, stdout=log, stderr=log, env=environment)
+            self._process = subprocess.Popen(command, cwd=self._root, stdout=log, stderr=log, env=environment)
+
+    def restart(self, *options: str) -> None:
+        """End the process, start another on the same folder, and wait for it."""
+        self.stop()
+        self._start(*options)
+        self.wait()
 
     def wait(self) -> None:
         """Until it answers; one that can be imported but does not start with the pack in it is a failure."""
@@ -107,9 +130,9 @@ class Server:
             with error:
                 raise Failed(error.read().decode()) from error
 
-    def queue(self, graph: dict) -> str:
-        """Queue a graph in API format; its number."""
-        return json.loads(self.post("/prompt", {"prompt": graph}))["prompt_id"]
+    def queue(self, graph: dict, client: str = "") -> str:
+        """Queue a graph in API format; its number. What happens is told to the websocket client of that name."""
+        return json.loads(self.post("/prompt", {"prompt": graph, "client_id": client}))["prompt_id"]
 
     def run(self, graph: dict) -> dict:
         """Run a graph to its end; see :meth:`finish`."""
@@ -140,6 +163,10 @@ class Server:
         """Whether a queued graph is running or waiting; empty when it is neither."""
         queue = self.get("/queue")
         return [key.removeprefix("queue_") for key, rows in queue.items() if any(number in row for row in rows)]
+
+    def messages(self, number: str) -> dict:
+        """What ComfyUI recorded of a finished graph: an event's data, with its time in milliseconds, by its type."""
+        return dict(self.get(f"/history/{number}")[number]["status"]["messages"])
 
     def kept(self, name: str) -> dict:
         """The tensors a ProbeKeep wrote."""

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import comfy.cli_args
 
@@ -13,6 +14,7 @@ comfy.cli_args.args.cpu = True
 
 import comfy.model_patcher  # noqa: E402 - after the device is chosen
 import comfy.sample  # noqa: E402
+import comfy_aimdo.host_buffer  # noqa: E402
 import comfy_api.latest  # noqa: E402, F401 - ComfyUI has it when it loads packs
 import torch  # noqa: E402
 
@@ -39,8 +41,72 @@ def sample(patcher, clip, latent) -> list:
     positive = clip.encode_from_tokens_scheduled(clip.tokenize("a ball"))
     samples = latent["samples"]
     noise = comfy.sample.prepare_noise(samples, 7)
-    done = comfy.sample.sample(patcher, noise, 3, 1.0, "euler", "simple", positive, positive, samples, seed=7)
+    given = {"noise_mask": latent.get("noise_mask"), "seed": 7}
+    done = comfy.sample.sample(patcher, noise, 3, 1.0, "euler", "simple", positive, positive, samples, **given)
     return done.unbind()
+
+
+class Short(comfy.model_patcher.ModelPatcher):
+    """A device with room for half of the weights: the rest stays where it is and is cast when it is used."""
+
+    def load(self, device_to=None, lowvram_model_memory=0, force_patch_weights=False, full_load=False):
+        del lowvram_model_memory, full_load
+        super().load(device_to, lowvram_model_memory=self.model_size() // 2, force_patch_weights=force_patch_weights)
+
+
+def low_rank(patcher):
+    """The same with two matrices changed, as a LoRA changes them."""
+    changed = patcher.clone()
+    keys = [f"diffusion_model.{branch}.blocks.1.ffn.0.weight" for branch in ("video", "audio")]
+    weights = patcher.model.state_dict()
+    generator = torch.Generator().manual_seed(3)
+    changed.add_patches({key: (torch.randn(weights[key].shape, generator=generator) * 0.1,) for key in keys})
+    return changed
+
+
+def partly_loaded(make, first, clip, latent) -> dict:
+    """A model of which half is loaded, against one that is loaded as a whole, each without and with changed weights."""
+    whole = make()
+    short = Short(make().model, load_device=whole.load_device, offload_device=whole.offload_device)
+    short.wrappers = make().wrappers
+    found = {"partial_equals": all(map(torch.equal, first, sample(short, clip, latent)))}
+    layers = [m for m in short.model.modules() if hasattr(m, "comfy_cast_weights")]
+    cast = [m for m in layers if m.comfy_cast_weights]
+    found["partial_is_partial"] = short.model.model_lowvram and 0 < len(cast) < len(layers)
+    changed = sample(low_rank(whole), clip, latent)
+    found["partial_equals_with_a_lora"] = all(map(torch.equal, changed, sample(low_rank(short), clip, latent)))
+    found["the_lora_changes"] = not any(map(torch.equal, first, changed))
+    found["partial_is_undone"] = all(map(torch.equal, first, sample(short, clip, latent)))
+    return found
+
+
+def dynamic(loader, path: Path, first, clip, latent) -> dict:
+    """As ComfyUI loads where it streams weights to a GPU; there is none here, so it is made for one and run on the CPU."""
+    comfy.memory_management.aimdo_enabled = True
+    # The only part without which it is not made here: an empty buffer of pinned memory, which is the GPU driver's to give.
+    comfy_aimdo.host_buffer.HostBuffer = lambda *_: SimpleNamespace(size=0)
+    plain, comfy.model_patcher.CoreModelPatcher = comfy.model_patcher.CoreModelPatcher, comfy.model_patcher.ModelPatcherDynamic
+    cpu = torch.device("cpu")
+    try:
+        options = {"load_device": torch.device("cuda", 0), "offload_device": cpu, "dtype": torch.float32}
+        patcher = loader.load_model(str(path), options)
+        delegate = patcher.clone(disable_dynamic=True)
+        delegate.load_device = cpu
+        streamed = comfy.model_patcher.ModelPatcher(patcher.model, load_device=cpu, offload_device=cpu)
+        streamed.wrappers = patcher.wrappers
+        small = loader.load_model(str(path), {**options, "dtype": torch.float8_e4m3fn}).model.diffusion_model
+        layer = small.video.blocks[0].ffn[0]
+        return {
+            "dynamic_fp8_is_for_matrices": layer.weight_comfy_model_dtype == torch.float8_e4m3fn
+            and layer.bias_comfy_model_dtype == torch.float32,
+            "dynamic_is_dynamic": patcher.is_dynamic() and patcher.clone().is_dynamic(),
+            "delegate_is_plain": not delegate.is_dynamic() and delegate.model is not patcher.model,
+            "dynamic_delegate_equals": all(map(torch.equal, first, sample(delegate, clip, latent))),
+            "dynamic_equals": all(map(torch.equal, first, sample(streamed, clip, latent))),
+        }
+    finally:
+        comfy.model_patcher.CoreModelPatcher = plain
+        comfy.memory_management.aimdo_enabled = False
 
 
 @torch.inference_mode()
@@ -64,6 +130,8 @@ def main(path: Path) -> dict:
         "fresh_equals": all(map(torch.equal, first, sample(second, clip, empty))),
         "bfloat16_finite": all(bool(x.isfinite().all()) for x in sample(half, clip, empty)),
         "run_is_closed": closed,
+        **partly_loaded(lambda: loader.load_model(str(path), {}), first, clip, empty),
+        **dynamic(loader, path, first, clip, empty),
     }
 
 

@@ -23,3 +23,25 @@ def test_the_pack_starts_light(found, what):
 )
 def test_a_model_made_again(found, what):
     assert found[what]
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["partial_is_partial", "partial_equals", "partial_equals_with_a_lora", "the_lora_changes", "partial_is_undone"],
+)
+def test_a_model_of_which_half_is_loaded(found, what):
+    assert found[what]
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "dynamic_is_dynamic",
+        "delegate_is_plain",
+        "dynamic_delegate_equals",
+        "dynamic_equals",
+        "dynamic_fp8_is_for_matrices",
+    ],
+)
+def test_a_model_made_for_dynamic_vram(found, what):
+    assert found[what]

@@ -1,0 +1,93 @@
+"""What the browser asks the server while a graph is edited: the lengths a checkpoint allows, and how it reads a transcript.
+
+Nothing here loads weights: the answers are in a file's header.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict
+from typing import Any
+
+from aiohttp import web
+from server import PromptServer
+
+from .paths import checkpoint_path
+
+LONGEST = 10_000
+"""Characters of a transcript that are looked at."""
+
+
+def register() -> None:
+    """Add the routes; ComfyUI calls this once, when it starts."""
+    server = getattr(PromptServer, "instance", None)
+    if server is None:  # ComfyUI's modules without its server, as in a script
+        return
+    routes = server.routes
+
+    @routes.get("/harmony/checkpoint")
+    async def checkpoint(request: web.Request) -> web.Response:
+        return await _answer(about_checkpoint, request.query.get("name", ""))
+
+    @routes.post("/harmony/transcript")
+    async def transcript(request: web.Request) -> web.Response:
+        try:
+            asked = await request.json()
+            name, text, language = (str(asked[key]) for key in ("checkpoint", "transcript", "language"))
+        except (ValueError, KeyError, TypeError):
+            return web.json_response({"error": "checkpoint, transcript and language are asked for, as JSON"}, status=400)
+        return await _answer(about_transcript, name, text[:LONGEST], language)
+
+
+def about_checkpoint(name: str) -> dict[str, Any]:
+    """The grid of a checkpoint's clips, and how many symbols a transcript may have; 0 where it takes none.
+
+    Raises:
+        ValueError: there is no such checkpoint, or the file is none.
+    """
+    config = _config(name)
+    speech = config.speech.length if config.speech is not None else 0
+    return {"grid": asdict(config.grid), "size_multiple": config.grid.size_multiple, "symbols": speech}
+
+
+def about_transcript(name: str, text: str, language: str) -> dict[str, Any]:
+    """How a checkpoint reads a transcript, and about how long it takes to say.
+
+    Raises:
+        ValueError: as Harmony Encode would.
+    """
+    from ...harmony_core.encoders.spelling import speaking_seconds, spell
+    from ...harmony_core.encoders.symbols import FILLER, to_symbols
+
+    config = _config(name).speech
+    if config is None:
+        raise ValueError("this checkpoint takes no transcript; leave it empty")
+    if not text.strip():
+        return {"symbols": "", "count": 0, "length": config.length, "seconds": 0.0}
+    spelled = spell(text, language, config)
+    count = int((to_symbols([spelled], config) != FILLER).sum())
+    return {"symbols": spelled, "count": count, "length": config.length, "seconds": speaking_seconds(spelled)}
+
+
+def _config(name: str) -> Any:
+    from safetensors import safe_open
+
+    from ...harmony_core.config import HarmonyConfig
+    from ...harmony_core.weights.files import read_header
+    from .saved import KEY
+
+    path = checkpoint_path(name)
+    keys, metadata = read_header(path)
+    if KEY in keys:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = json.loads(bytes(file.get_tensor(KEY).tolist()))
+    return HarmonyConfig.from_metadata(metadata)
+
+
+async def _answer(ask: Any, *given: str) -> web.Response:
+    """As JSON; what is refused is one sentence, and no error: it is what the user is to read."""
+    try:
+        return web.json_response(await asyncio.to_thread(ask, *given))
+    except ValueError as error:
+        return web.json_response({"error": str(error)})
