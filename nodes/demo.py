@@ -21,7 +21,7 @@ class HarmonyDemoMedia(io.ComfyNode):
             outputs=[
                 io.Image.Output(
                     "bouncing",
-                    display_name="bouncing balls",
+                    display_name="bouncing ball",
                     tooltip="A video of 49 pictures, 64 by 64 pixels, 24 a second; it has no sound.",
                 ),
                 io.Image.Output("face", display_name="face", tooltip="One picture of a face, 64 by 64 pixels."),

@@ -21,15 +21,19 @@ def demo_media() -> tuple[Tensor, Tensor, dict[str, Any], dict[str, Any]]:
     Raises:
         ValueError: this installation lacks a file; the message names it.
     """
-    pictures, face = read_video(FOLDER / "bouncing.mp4").frames, read_image(FOLDER / "face.png")
-    speech, voice = (read_audio(FOLDER / name) for name in ("speech.wav", "voice.wav"))
     return (
-        _images(pictures),
-        _images(face),
-        *({"waveform": sound.waveform, "sample_rate": sound.sample_rate} for sound in (speech, voice)),
+        _images(read_video(FOLDER / "bouncing.mp4").frames),
+        _images(read_image(FOLDER / "face.png")),
+        _audio("speech.wav"),
+        _audio("voice.wav"),
     )
 
 
 def _images(frames: Tensor) -> Tensor:
     """(1, 3, F, H, W) in [-1, 1] to (F, H, W, 3) in [0, 1]."""
     return (frames[0].movedim(0, -1) + 1) / 2
+
+
+def _audio(file: str) -> dict[str, Any]:
+    sound = read_audio(FOLDER / file)
+    return {"waveform": sound.waveform, "sample_rate": sound.sample_rate}

@@ -176,7 +176,7 @@ def drive_with_audio(latent: Latent, vae: Any, audio: dict[str, Any] | None, sta
         )
     _check_free(latent, Modality.VIDEO, "the pictures are given as a whole already: leave one of the drivers out")
     sound = as_long_as(sound, spec)
-    encoded = encode_sound(vae, sound, spec.samples)
+    encoded = encode_sound(vae, sound, samples_of(spec, vae))
     everything = torch.ones(spec.audio_latents, dtype=torch.bool)
     back = {"waveform": sound.waveform, "sample_rate": sound.sample_rate}
     return put(latent, Modality.AUDIO, everything, free=0.0, content=encoded), back
@@ -210,13 +210,18 @@ def audio_from(
     return Audio(wave, rate)
 
 
+def samples_of(spec: ClipSpec, vae: Any) -> int:
+    """How many samples a clip has at the rate at which a VAE takes sound: ComfyUI's own of MMAudio takes 44.1 kHz."""
+    return round(spec.samples * int(vae.audio_sample_rate) / spec.grid.sample_rate)
+
+
 def encode_sound(vae: Any, sound: Audio, samples: int | None = None) -> Tensor:
     """Audio latents of one channel of sound.
 
     Args:
         vae: of sound.
         sound: any rate and channels.
-        samples: at the codec's rate, to fill up to where rates do not divide.
+        samples: at the VAE's rate, to fill up to where rates do not divide.
     """
     heard = resample(to_mono(sound), vae.audio_sample_rate).waveform
     if samples is not None:

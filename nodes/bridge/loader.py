@@ -13,6 +13,7 @@ from comfy.patcher_extension import WrappersMP
 
 from ...harmony_core.runtime import Runtime
 from ...harmony_core.weights.checkpoint import Checkpoint
+from . import preview
 from .clip import caption_clip
 from .codec import HarmonyAudioVAE, HarmonyVideoVAE
 from .model import WRAPPER, HarmonySupport, during_run
@@ -55,11 +56,15 @@ def _load_all(path: Path, dtype: torch.dtype | None) -> tuple[Any, Any, HarmonyV
     held = with_codecs_it_holds(checkpoint)
     # Codecs are small and compute in float32, whatever they are stored in.
     exact = Runtime(dtype=torch.float32)
+    video = held.video_vae(exact) if held.codecs.video is not None else None
+    audio = held.audio_codec(exact) if held.codecs.audio is not None else None
+    patcher = model_of(checkpoint, str(path), {} if dtype is None else {"dtype": dtype})
+    patcher.set_attachments(preview.KEY, preview.Likeness.of(video, audio, patcher.model.latent_format))
     return (
-        model_of(checkpoint, str(path), {} if dtype is None else {"dtype": dtype}),
+        patcher,
         caption_clip(checkpoint) if checkpoint.config.caption is not None else None,
-        HarmonyVideoVAE(held.video_vae(exact)) if held.codecs.video is not None else None,
-        HarmonyAudioVAE(held.audio_codec(exact)) if held.codecs.audio is not None else None,
+        HarmonyVideoVAE(video) if video is not None else None,
+        HarmonyAudioVAE(audio) if audio is not None else None,
     )
 
 
@@ -88,4 +93,5 @@ def model_of(checkpoint: Checkpoint, path: str, options: dict[str, Any], *, disa
     model.load_model_weights(weights, "", assign=patcher.is_dynamic())
     patcher.cached_patcher_init = (load_model, (path, options))
     patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER, during_run)
+    patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, preview.KEY, preview.with_preview)
     return patcher

@@ -66,9 +66,8 @@ class Run:
         self.driver = next((m for m in Modality if not bool(free[m].any())), None)
         if self.driver is not None and not bool(free[self.driver.other].any()):
             raise ValueError("latent: both streams are given as a whole; leave one of them free")
-        free_bytes = int(comfy.model_management.get_free_memory(device))
-        on_cpu = device.type == "cpu"
-        self._drivers = DriverCache(device, MemoryBudget(free_bytes // 2, 0 if on_cpu else HOST_BYTES))
+        self._device = device
+        self._cache: DriverCache | None = None
         self._contexts: dict[int, tuple[Conditioning, Context]] = {}
         self.gamma = 1.0
         self.passes = dict.fromkeys(Modality, 0)
@@ -131,7 +130,7 @@ class Run:
 
     def close(self) -> None:
         """Let go of conditions and drivers."""
-        self._drivers.clear()
+        self._cache = None
         self._contexts.clear()
 
     def velocity(
@@ -192,6 +191,15 @@ class Run:
         latents = AV.both(clean).replace(target, x)
         times = AV.both(clean.new_zeros(clean.shape[0], 1)).replace(target, t)
         return Harmony.forward(model, latents, times, context, driver=driver, fps=fps, recorder=recorder)[target]
+
+    @property
+    def _drivers(self) -> DriverCache:
+        # What is free is asked at the first driver: by then the model is loaded.
+        if self._cache is None:
+            free_bytes = int(comfy.model_management.get_free_memory(self._device))
+            on_cpu = self._device.type == "cpu"
+            self._cache = DriverCache(self._device, MemoryBudget(free_bytes // 2, 0 if on_cpu else HOST_BYTES))
+        return self._cache
 
     def _count(self, *branches: Modality) -> None:
         for m in branches:

@@ -20,7 +20,7 @@ from ...harmony_core.geometry import ClipSpec
 from ...harmony_core.media import to_mono
 from ...harmony_core.types import Audio, Modality
 from .codec import check_vae
-from .latent import STILL, Latent, audio_from, check_pictures, clip_of, encode_sound, put
+from .latent import STILL, Latent, audio_from, check_pictures, clip_of, encode_sound, put, samples_of
 
 STREAMS = {"picture and sound": tuple(Modality), "picture": (Modality.VIDEO,), "sound": (Modality.AUDIO,)}
 INPUTS = {Modality.VIDEO: "images", Modality.AUDIO: "audio"}
@@ -165,14 +165,14 @@ def _pictures(images: Tensor, vae: Any, spec: ClipSpec, start: float, skip: floa
 def _sound(audio: dict[str, Any], vae: Any, spec: ClipSpec, start: float, skip: float) -> Content:
     check_vae(vae, Modality.AUDIO)
     until = start + audio_from(audio, skip).seconds
-    rate = int(vae.audio_sample_rate)
+    rate, samples = int(vae.audio_sample_rate), samples_of(spec, vae)
 
     def encode() -> Tensor:
         until_clip_ends = audio_from(audio, seconds=skip - start + spec.seconds)
         heard = resample(to_mono(until_clip_ends), rate).waveform
         first = round((start - skip) * rate)
-        heard = torch.nn.functional.pad(heard[..., max(0, -first) :], (max(0, first), 0))[..., : spec.samples]
-        return encode_sound(vae, Audio(heard, rate), spec.samples)
+        heard = torch.nn.functional.pad(heard[..., max(0, -first) :], (max(0, first), 0))[..., :samples]
+        return encode_sound(vae, Audio(heard, rate), samples)
 
     return Content(until, encode)
 

@@ -22,6 +22,7 @@ from ...harmony_core.geometry import ClipSpec
 from ...harmony_core.guidance import FULL, Evaluation, Guidance, SyncText, guide, sync_guidance, text_guidance
 from ...harmony_core.types import AV, Modality
 from .codec import check_vae
+from .latent import samples_of
 from .model import QUESTION_OPTION, HarmonyModel, harmony_model
 from .run import Question
 from .told import without_text
@@ -166,7 +167,7 @@ def make_anchors(vaes: AV[Any], spec: ClipSpec, still: Tensor | None) -> AV[Tens
             f"still: it is {picture.shape[2]} x {picture.shape[1]}, the clip {spec.width} x {spec.height}; resize it"
         )
     held = vaes.video.encode(picture.expand(spec.frames, -1, -1, -1))
-    return AV(held, vaes.audio.encode(torch.zeros(1, spec.samples, 1)))
+    return AV(held, vaes.audio.encode(torch.zeros(1, samples_of(spec, vaes.audio), 1)))
 
 
 def _around_step(executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any], seed: int | None = None) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from all_in_one import save_all_in_one
 from comfy_server import Failed
-from graphs import clip_graph, node, sampled_by_stock
+from graphs import clip_graph, node, sampled, sampled_by_stock
 from safetensors.torch import save_file
 
 from harmony_core.codecs.video_vae import PRESETS, VideoVAE
@@ -49,6 +49,26 @@ def test_stock_vaes_beside_a_model_alone(server):
     kept = server.kept("stock clip")
     assert tuple(kept["images"].shape) == (5, 32, 32, 3)
     assert kept["wave"].shape[-1] == round(5 / 24 * 44_100)
+
+
+def test_stock_vaes_give_the_clip_its_sound_and_its_silence(server):
+    folder = server.base / "models" / "vae"
+    folder.mkdir(exist_ok=True)
+    write_wan_vae(folder / "wan.safetensors")
+    write_mmaudio_vae(folder / "mmaudio.safetensors")
+    save_all_in_one(server.base / CHECKPOINTS / "alone.safetensors", codecs=False)
+    graph = clip_graph("audio", checkpoint="alone.safetensors")
+    graph["empty"]["inputs"] |= {"width": 32, "height": 32}
+    graph["mmaudio"] = node("VAELoader", vae_name="mmaudio.safetensors")
+    graph["wan"] = node("VAELoader", vae_name="wan.safetensors")
+    graph["latent"]["inputs"]["audio_vae"] = ["mmaudio", 0]
+    graph = sampled(graph, "stock drives", steps=1)
+    graph["sampled"]["inputs"] |= {"video_vae": ["wan", 0], "audio_vae": ["mmaudio", 0]}
+    server.run(graph)
+    kept = server.kept("stock drives")
+    assert torch.equal(kept["before.audio"], kept["after.audio"])
+    # Sound to the end: of silence filled up, one latent is as the next.
+    assert (kept["after.audio"][..., -6:].diff(dim=-1).abs().amax(1) > 0).all()
 
 
 def write_other(path) -> None:
