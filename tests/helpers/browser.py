@@ -72,7 +72,9 @@ class Page:
         missing = "/userdata" in where or where.endswith("/user.css")
         # It complains so of those who look whether it is there.
         early = "graph accessed before initialization" in message.text
-        if message.type == "error" and not (missing or early) and where.startswith(self._address):
+        # It asks the publishers of models about those of the graph it starts with, which is ComfyUI's own.
+        published = "missingModelMetadata" in where
+        if message.type == "error" and not (missing or early or published) and where.startswith(self._address):
             self.errors.append(f"{message.text} ({where})")
         if message.text.startswith("Harmony:"):
             self.errors.append(message.text)

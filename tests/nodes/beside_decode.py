@@ -127,6 +127,7 @@ def main(path: Path) -> dict:
     # ComfyUI falls back to tiles of 16 latents, more than the clip has; those of 8 are 0.53 of it.
     with memory_for(last, 0.6 * max(sizes)):
         found["stock_tiles"] = (decode.decode(given, other, audio)[0] - images).abs().mean().item()
+        found["mirrored"] = (images.flip(2) - images).abs().mean().item()
     with memory_for(last, 0):
         found["stock_no_memory"] = sentence(lambda: decode.decode(given, other, audio))
     for name, vae in (("ours", video), ("stock", other)):

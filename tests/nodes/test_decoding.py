@@ -45,7 +45,8 @@ def test_a_codec_that_ran_out_of_memory_decodes_as_before(found):
 
 def test_comfyuis_own_wan_vae_decodes_the_same_and_falls_back_to_tiles(found):
     assert found["stock"] < 1e-4
-    assert 0 < found["stock_tiles"] < BLEND
+    # ComfyUI's own tiles do not know how far this codec sees, so they are near and not equal.
+    assert 0 < found["stock_tiles"] < 0.25 * found["mirrored"]
 
 
 def test_the_progress_bar_rises_to_its_end(found):
