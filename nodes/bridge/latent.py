@@ -6,6 +6,7 @@ for the nodes that know them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -176,7 +177,7 @@ def drive_with_audio(latent: Latent, vae: Any, audio: dict[str, Any] | None, sta
         )
     _check_free(latent, Modality.VIDEO, "the pictures are given as a whole already: leave one of the drivers out")
     sound = as_long_as(sound, spec)
-    encoded = encode_sound(vae, sound, samples_of(spec, vae))
+    encoded = encode_sound(vae, sound, samples_of(spec, vae))[..., : spec.audio_latents]
     everything = torch.ones(spec.audio_latents, dtype=torch.bool)
     back = {"waveform": sound.waveform, "sample_rate": sound.sample_rate}
     return put(latent, Modality.AUDIO, everything, free=0.0, content=encoded), back
@@ -211,8 +212,12 @@ def audio_from(
 
 
 def samples_of(spec: ClipSpec, vae: Any) -> int:
-    """How many samples a clip has at the rate at which a VAE takes sound: ComfyUI's own of MMAudio takes 44.1 kHz."""
-    return round(spec.samples * int(vae.audio_sample_rate) / spec.grid.sample_rate)
+    """How many samples of a clip a VAE is given, at its rate."""
+    rate = int(vae.audio_sample_rate)
+    if rate == spec.grid.sample_rate:
+        return spec.samples
+    # ComfyUI's own VAE of MMAudio takes 44.1 kHz and leaves out what does not fill a latent: one more is given than is kept.
+    return math.ceil((spec.audio_latents + 1) / spec.grid.audio_rate * rate)
 
 
 def encode_sound(vae: Any, sound: Audio, samples: int | None = None) -> Tensor:

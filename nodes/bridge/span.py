@@ -172,7 +172,7 @@ def _sound(audio: dict[str, Any], vae: Any, spec: ClipSpec, start: float, skip: 
         heard = resample(to_mono(until_clip_ends), rate).waveform
         first = round((start - skip) * rate)
         heard = torch.nn.functional.pad(heard[..., max(0, -first) :], (max(0, first), 0))[..., :samples]
-        return encode_sound(vae, Audio(heard, rate), samples)
+        return encode_sound(vae, Audio(heard, rate), samples)[..., : spec.audio_latents]
 
     return Content(until, encode)
 

@@ -167,7 +167,8 @@ def make_anchors(vaes: AV[Any], spec: ClipSpec, still: Tensor | None) -> AV[Tens
             f"still: it is {picture.shape[2]} x {picture.shape[1]}, the clip {spec.width} x {spec.height}; resize it"
         )
     held = vaes.video.encode(picture.expand(spec.frames, -1, -1, -1))
-    return AV(held, vaes.audio.encode(torch.zeros(1, samples_of(spec, vaes.audio), 1)))
+    silence = vaes.audio.encode(torch.zeros(1, samples_of(spec, vaes.audio), 1))
+    return AV(held, silence[..., : spec.audio_latents])
 
 
 def _around_step(executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any], seed: int | None = None) -> Tensor:

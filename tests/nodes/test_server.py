@@ -13,9 +13,7 @@ from graphs import (
     FRAMES,
     HEIGHT,
     SEED,
-    STEPS,
     TASKS,
-    TOLD,
     WIDTH,
     clip_graph,
     node,
@@ -24,11 +22,11 @@ from graphs import (
     sampled_by_stock,
 )
 from safetensors.torch import save_file
+from standalone import far, standalone
 
-from harmony_core.geometry import ClipSpec
 from harmony_core.guidance import Guidance, sync_guidance
-from harmony_core.pipeline import Pipeline, Request, Schedule, generate
-from harmony_core.types import AV, Audio, Modality, Video
+from harmony_core.pipeline import Pipeline
+from harmony_core.types import AV
 
 NEAR = 1e-4
 NODES = Path(__file__).parents[2] / "nodes"
@@ -38,34 +36,6 @@ SYNC = sync_guidance(AV(3.0, 2.0))
 @pytest.fixture(scope="module")
 def pipeline(server):
     return Pipeline.load(server.base / "models" / "checkpoints" / "small.safetensors")
-
-
-def standalone(pipeline: Pipeline, inputs: dict, task: str, guidance: Guidance) -> AV[torch.Tensor]:
-    """The latents harmony_core makes of a task, raw as ComfyUI has them."""
-    spec = ClipSpec(frames=FRAMES, height=HEIGHT, width=WIDTH, grid=pipeline.model.config.grid)
-    pictures = inputs["images"].movedim(-1, 0)[None] * 2 - 1
-    sound = Audio(inputs["wave"], 44_100)
-    given = {
-        "joint": {},
-        "audio": {"drive": sound},
-        "video": {"drive": Video(pictures, 24.0)},
-        "first": {"image": pictures[:, :, :1]},
-        "voice": {"voice": Audio(sound.waveform[..., : 44_100 // 2], 44_100)},
-    }
-    request = Request(
-        spec=spec,
-        video_caption=TOLD["picture"],
-        audio_caption=TOLD["sound"],
-        transcript=TOLD["transcript"],
-        **given[task],
-    )
-    schedule = Schedule(steps=STEPS, sampler="euler")
-    latents = generate(pipeline, request, seeds=[SEED], guidance=guidance, schedule=schedule).latents
-    return AV(pipeline.video_vae.denormalise(latents.video), latents.audio)
-
-
-def far(kept: dict, wanted: AV[torch.Tensor]) -> float:
-    return max((kept[f"after.{m.value}"] - wanted[m]).abs().max().item() for m in Modality)
 
 
 def test_the_pack_loads_without_a_word(server):
