@@ -72,8 +72,8 @@ class Page:
         missing = "/userdata" in where or where.endswith("/user.css")
         # It complains so of those who look whether it is there.
         early = "graph accessed before initialization" in message.text
-        # It asks the publishers of models about those of the graph it starts with, which is ComfyUI's own.
-        published = "missingModelMetadata" in where
+        # It asks the publisher of the models of the graph it starts with, ComfyUI's own, about them.
+        published = "missingModelMetadata" in where and "/z_image_turbo/" in message.text
         if message.type == "error" and not (missing or early or published) and where.startswith(self._address):
             self.errors.append(f"{message.text} ({where})")
         if message.text.startswith("Harmony:"):

@@ -295,16 +295,16 @@ def tensor(values: np.ndarray) -> torch.Tensor:
 
 
 def test_picture_and_sound_go_together_better_than_those_of_two_clips(studio):
-    """The floor: the same pictures beside the sounds of the other workflows.
+    """The floor: the same pictures beside the sounds of the other workflows, where those are others.
 
     What is said is of all clips together: one short clip of the built-in checkpoint may be no better than chance. The clip
-    that shows what happens without SyncCFG is left out. The floor is high: several clips say the same words.
+    that shows what happens without SyncCFG is left out. Workflows that make the same clip are true pairs.
     """
     found = {key: clip for one in WORKFLOWS for key, clip in studio.clips(one.script_name).items()}
     clips = [clip for key, clip in found.items() if key not in {"video/harmony_sync_off", "video/harmony_larger"}]
     own = [score(clip, clip) for clip in clips]
-    floor = [score(one, two) for i, one in enumerate(clips) for j, two in enumerate(clips) if i != j]
-    assert np.mean(own) > np.mean(floor) + 0.05, (own, floor)
+    floor = [score(one, two) for one in clips for two in clips if not np.array_equal(one.wave, two.wave)]
+    assert np.mean(own) > np.mean(floor) + 0.1, (own, floor)
 
 
 def test_the_sound_made_for_a_video_goes_with_it(studio):
