@@ -57,7 +57,7 @@ def _make_world(config: AnyRun) -> None:
     """The data set of small-world clips that the config describes, if it is not there."""
     from ..training.data import Clip, pack
     from ..training.store import Entry
-    from ..world.clip import WorldClip, clip_spec
+    from ..world.clip import KINDS, WorldClip, clip_spec
     from ..world.dataset import dataset, recipes
 
     data = config.data
@@ -76,7 +76,8 @@ def _make_world(config: AnyRun) -> None:
         voice = clip.reference_audio
         return entry, Clip(clip.frames, clip.samples[0], None if voice is None else voice.waveform[0, 0])
 
-    wanted = recipes(data.world.clips, first_seed=data.world.first_seed, split=data.world.split)
+    mix = dict(zip(KINDS, data.world.mix, strict=True))
+    wanted = recipes(data.world.clips, first_seed=data.world.first_seed, mix=mix, split=data.world.split)
     clips = map(pair, dataset(wanted))
     line = ProgressLine("making clips")
     pack(clips, clip_spec(data.world.split), data.folder, total=len(wanted), shard_clips=data.shard_clips, progress=line)

@@ -1,11 +1,13 @@
 """Training of the small codecs: the video VAE, and the audio VAE with its vocoder.
 
-    video   w |y - x| + squared w (y - x)^2 + motion w |dy - dx| + kl KL      d: change from frame to frame
+    video   w |y - x| + squared w (y - x)^2 + motion w |dy - dx| + kl KL + linear (m - p)^2
+            d: change from frame to frame, m: the latents' means, p: principal components of the pictures' blocks
     sound   |mel' - mel| + kl KL, and for a vocoder, on cut pieces, spectral distances at several windows + mel distance
 
 There is no adversarial loss: on synthetic clips the regression losses suffice. ``w`` is larger where something moves, because
 that is little of a picture and most of what matters. At the end the latents' means and deviations are measured and become part
-of the codec, so that a model sees unit variance. Measured are draws from the posterior: a channel the codec does not use, whose
+of the codec, so that a model sees unit variance; where latents are drawn to components, whose scale to each other matters, one
+deviation for all channels. Measured are draws from the posterior: a channel the codec does not use, whose
 mean is next to nothing and whose variance is the prior's, stays next to nothing instead of being blown up into noise.
 """
 
@@ -28,6 +30,7 @@ from ..codecs.vocoder import Vocoder
 from ..progress import Progress
 from ..weights.files import load_into
 from .codec_files import load_video_codec, save_codec
+from .components import Components, principal_components
 from .config import AudioCodecRun, VideoCodecRun
 from .data import PackedClips, generator, order
 from .distributed import World
@@ -41,6 +44,7 @@ VIDEO_FILE, AUDIO_FILE = "video_codec.safetensors", "audio_codec.safetensors"
 CROP_STREAM = 3
 NOISE_STREAM = 4
 MEASURED_AT_ONCE = 8
+COMPONENT_CLIPS = 400
 QUIET_MEL = -2.5
 """Log10 of mel magnitudes that the vocoder's loss takes for silence: 60 dB under a full-scale tone."""
 
@@ -80,14 +84,14 @@ class CodecBatch:
 
 
 class VideoObjective(nn.Module):
-    """The video VAE with its losses."""
+    """The video VAE with its losses; with components where ``config.linear`` is not 0."""
 
-    def __init__(self, vae: VideoVAE, config: VideoCodecRun) -> None:
+    def __init__(self, vae: VideoVAE, config: VideoCodecRun, components: Components | None = None) -> None:
         super().__init__()
-        self.vae, self.config = vae, config
+        self.vae, self.config, self.components = vae, config, components
 
     def forward(self, batch: CodecBatch) -> Losses:
-        """Losses of a batch: ``loss``, ``absolute``, ``squared``, ``motion`` and ``kl``."""
+        """Losses of a batch: ``loss``, ``absolute``, ``squared``, ``motion``, ``kl`` and, with components, ``linear``."""
         mean, log_variance = self.vae.posterior(batch.clips)
         posterior = Posterior(mean, log_variance.clamp(*LOG_VARIANCE))
         z = posterior.mean + (0.5 * posterior.log_variance).exp() * batch.noise
@@ -98,6 +102,9 @@ class VideoObjective(nn.Module):
         terms["motion"] = (weight * error.diff(dim=2).abs()).mean() if error.shape[2] > 1 else error.new_zeros(())
         terms["kl"] = posterior.kl().mean()
         loss = terms["absolute"] + c.squared * terms["squared"] + c.motion * terms["motion"] + c.kl * terms["kl"]
+        if self.components is not None:
+            terms["linear"] = (posterior.mean - self.components.of(batch.clips)).square().mean()
+            loss = loss + c.linear * terms["linear"]
         return {"loss": loss, **{name: term.detach() for name, term in terms.items()}}
 
 
@@ -164,11 +171,13 @@ def train_video_codec(
     path = Path(config.run.output) / VIDEO_FILE
 
     def export(weights: Mapping[str, Tensor]) -> None:
-        save_codec(path, with_video_statistics(_copy(VideoVAE(config.codec), weights), clips, config.statistics_clips))
+        measured = _copy(VideoVAE(config.codec), weights)
+        save_codec(path, with_video_statistics(measured, clips, config.statistics_clips, one_scale=config.linear > 0))
 
     phase = Phase(name="video codec", steps=config.steps, optimizer=config.optimizer, draw=partial(_draw_video, config, clips))
     hooks = Hooks(export=export)
-    train(VideoObjective(vae, config), vae, [phase], config, hooks, world=world, resume=resume, progress=progress)
+    objective = VideoObjective(vae, config, _components(config, clips) if config.linear else None)
+    train(objective, vae, [phase], config, hooks, world=world, resume=resume, progress=progress)
     return path
 
 
@@ -201,13 +210,22 @@ def train_audio_codec(
 
 
 @torch.no_grad()
-def with_video_statistics(vae: VideoVAE, clips: PackedClips, count: int) -> VideoVAE:
-    """The same codec, its latents of unit variance on these clips."""
+def with_video_statistics(vae: VideoVAE, clips: PackedClips, count: int, *, one_scale: bool = False) -> VideoVAE:
+    """The same codec, its latents of unit variance on these clips.
+
+    Args:
+        vae: the codec.
+        clips: to measure on.
+        count: of them.
+        one_scale: the mean of the channels' variances is 1, instead of each; what scale they have to each other stays.
+    """
     picked = _spread(len(clips), count)
     groups = [picked[n : n + MEASURED_AT_ONCE] for n in range(0, len(picked), MEASURED_AT_ONCE)]
     moments = [vae.posterior(_frames(clips, group, 0, clips.spec.frames)) for group in groups]
     raw, log_variance = (torch.cat(parts).flatten(2) for parts in zip(*moments, strict=True))
     mean, std = _moments_of_draws(Posterior(raw, log_variance.clamp(*LOG_VARIANCE)))
+    if one_scale:
+        std = std.square().mean().sqrt().expand_as(std)
     config = dataclasses.replace(vae.config, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
     return _copy(VideoVAE(config), vae.state_dict())
 
@@ -220,6 +238,14 @@ def with_audio_statistics(codec: AudioCodec, clips: PackedClips, count: int) -> 
     waves = _whole_latents(_waves(clips, count), codec.config.hop)
     vae.set_latent_statistics(*_moments_of_draws(vae.posterior(log_mel(waves, codec.config.mel))))
     return codec
+
+
+def _components(config: VideoCodecRun, clips: PackedClips) -> Components:
+    """Of some clips, what moves weighing more, as in the other losses."""
+    picked = _spread(len(clips), COMPONENT_CLIPS)
+    groups = (picked[n : n + MEASURED_AT_ONCE] for n in range(0, len(picked), MEASURED_AT_ONCE))
+    frames = (_frames(clips, group, 0, clips.spec.frames) for group in groups)
+    return principal_components(((x, _where_it_moves(x, config.focus)) for x in frames), config.codec.channels)
 
 
 def _draw_video(config: VideoCodecRun, clips: PackedClips, step: int) -> CodecBatch:

@@ -98,6 +98,16 @@ def test_a_video_codec_trained_on_begins_where_its_file_ends(tmp_path, clips):
         train_video_codec(dataclasses.replace(onward, codec=other), clips)
 
 
+def test_latents_drawn_to_components_come_nearer_to_them_and_keep_their_scale_to_each_other(tmp_path, clips):
+    config = dataclasses.replace(video_run(tmp_path, 60), linear=1.0, kl=0.0)
+    vae = load_video_codec(train_video_codec(config, clips))
+    assert fall(read_log(tmp_path / "run" / "log.jsonl"), "linear") < 0.7
+    assert len(set(vae.config.std)) == 1
+    frames = torch.stack([clips.clip(n).frames for n in range(8)])
+    spread = vae.encode(frames).var((0, 2, 3, 4))
+    assert spread[0] > 3 * spread[-12:].mean()  # the first component is the one of most variance
+
+
 def test_an_audio_codec_learns_and_its_latents_have_unit_variance(tmp_path, clips):
     config = audio_run(tmp_path)
     codec = load_sound_codec(train_audio_codec(config, clips))
