@@ -1,5 +1,6 @@
-"""Say what a weights file is, from its header alone: a Harmony checkpoint with its config, a codec, Wan2.2, Ovi, a LoRA.
+"""Say what a weights file is, from its header alone: a Harmony checkpoint with its config, a codec, Wan2.2, Ovi, umT5, a LoRA.
 
+Says what it is good for, what else it takes to make clips with it and where that is published, and ComfyUI's folder for it.
 What is not known is said to be so, with the beginnings of its keys. Reads .safetensors, an index beside its shards, and
 pickles that hold nothing but tensors.
 """
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..config import BranchConfig, HarmonyConfig, SymbolEncoderConfig
     from ..weights.inspect import Description, Part
+    from ..weights.published import Piece
 
 SUMMARY = "say what a weights file is"
 
@@ -55,6 +57,7 @@ def _lines(found: Description) -> Iterator[tuple[str, str]]:
     shards = f" in {found.files} files" if found.files > 1 else ""
     yield "file", f"{found.path}, {_bytes(found.size)}{shards}"
     yield "is", found.what
+    yield from _use(found)
     yield "tensors", f"{found.tensors}, {_count(found.parameters)} values, {_dtypes(found.dtypes)}"
     for part in found.parts[:_MOST_PARTS]:
         yield f"  {part.name}", _part(part)
@@ -70,6 +73,25 @@ def _lines(found: Description) -> Iterator[tuple[str, str]]:
     for name, text in sorted(found.metadata.items()):
         flat = " ".join(text.split())
         yield name, flat if len(flat) <= _LONGEST_TEXT else flat[:_LONGEST_TEXT] + "..."
+
+
+def _use(found: Description) -> Iterator[tuple[str, str]]:
+    """What can be done with it."""
+    if found.purpose:
+        yield "good for", found.purpose
+    for note in found.notes:
+        yield "note", note
+    for piece in found.missing:
+        yield "missing", _piece(piece)
+    if found.licence:
+        yield "licence", found.licence
+    if found.folder:
+        yield "ComfyUI", f"models/{found.folder}"
+
+
+def _piece(piece: Piece) -> str:
+    sources = "; or ".join(f"{source.repository}, {', '.join(source.files)}" for source in piece.sources)
+    return f"{piece.name}: {sources} ({piece.licence})"
 
 
 def _part(part: Part) -> str:

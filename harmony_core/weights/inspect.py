@@ -8,48 +8,43 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
 
-import torch
-from safetensors import safe_open
-
-from ..codecs.video_vae import PRESETS as VIDEO_PRESETS
 from ..config import CONFIG_KEY, FORMAT_KEY, HarmonyConfig
 from ..geometry import ClipSpec
-from .checkpoint import AUDIO_CODEC_KEY, CODEC_PARTS, MODEL_PARTS, VIDEO_VAE_KEY, CodecConfigs
-from .files import read_header, read_tensors, shard_names
-from .keymap import WanLayout, detect_layout, to_original
+from . import published
+from .checkpoint import AUDIO_CODEC_KEY, VIDEO_VAE_KEY, CodecConfigs
+from .files import read_places, read_tensors, shard_names
+from .finding import Finding
+from .header import Entry, Header, begins, stored
 from .latents import LATENTS_KEY
+from .published import Piece
+from .recognise import recognise
 from .trained import trained_clip
-from .video_vae import config_of
 
 _CONFIG_KEYS = {FORMAT_KEY, CONFIG_KEY, VIDEO_VAE_KEY, AUDIO_CODEC_KEY}
+_LICENCE_KEY = "modelspec.license"
 _INDEX = ".safetensors.index.json"
+_SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.safetensors")
 _DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3", "F8_E5M2": "float8_e5m2",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
-_SHOWN, _LONGEST_NAME = 8, 40
-_WAN_5B = (3072, 48, 30)
-_LORA = re.compile(r"\.(lora_[ABab]|lora_up|lora_down|lora\.up|lora\.down)\b")
-_LORA_DOWN = re.compile(r"\.(lora_[Aa]|lora_down|lora\.down)\b")
-_BLOCK = re.compile(r"blocks\.(\d+)\.")
-_SCALES = (".scale_weight", ".weight_scale", "scaled_fp8")
-
-
-class Entry(NamedTuple):
-    """A tensor as a header lists it."""
-
-    shape: tuple[int, ...]
-    dtype: str
-
-
-Header = Mapping[str, Entry]
+_FOREIGN = (
+    (
+        b"GGUF",
+        "is GGUF, which is not read here: take the .safetensors it was made from, or a published fp8 file of the same model",
+    ),
+    (b"version https://git-lfs", "is a pointer of Git LFS: the weights themselves were not downloaded"),
+    (b"<!DOCTYPE", "is a web page: the download needed a login or another address"),
+    (b"<html", "is a web page: the download needed a login or another address"),
+)
+"""How files begin that are given as weights and are none."""
+_STARTS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +70,14 @@ class Description:
 
     Attributes:
         path: of the file, or of the index of its shards.
-        kind: ``harmony``, ``codec``, ``video-vae``, ``audio-codec``, ``wan``, ``ovi``, ``lora``, ``latents``, ``judges`` or
-            ``unknown``.
+        kind: ``harmony``, ``codec``, ``video-vae``, ``audio-codec``, ``text-encoder``, ``wan``, ``ovi``, ``lora``,
+            ``latents``, ``judges``, ``other`` for what is known and of no use here, or ``unknown``.
         what: the same in words, with what was recognised.
+        purpose: what it is good for here; empty where for nothing.
+        missing: what else it takes to make clips with it, and where that is published.
+        licence: as its metadata says, or of the published weights it looks like; empty where that is not known.
+        folder: below ComfyUI's ``models`` folder; empty where no loader there reads it.
+        notes: sentences somebody who wants to use it should know.
         files: number of files.
         size: bytes of all of them.
         tensors: number of them.
@@ -93,6 +93,11 @@ class Description:
     path: Path
     kind: str
     what: str
+    purpose: str
+    missing: tuple[Piece, ...]
+    licence: str
+    folder: str
+    notes: tuple[str, ...]
     files: int
     size: int
     tensors: int
@@ -127,12 +132,17 @@ def inspect(path: str | Path) -> Description:
         header |= entries
         metadata |= texts
     config, codecs, clip = _configs(path, metadata)
-    kind, what = _recognise(header, metadata, config, codecs)
+    found = _found(header, path, metadata, config, codecs)
     total = _part("", header)
     return Description(
         path=path,
-        kind=kind,
-        what=what,
+        kind=found.kind,
+        what=found.what,
+        purpose=found.purpose,
+        missing=found.missing,
+        licence=metadata.get(_LICENCE_KEY, found.licence),
+        folder=found.folder,
+        notes=(*found.notes, *_shard_note(path)),
         files=len(files),
         size=sum(file.stat().st_size for file in files),
         tensors=total.tensors,
@@ -153,17 +163,25 @@ def _check_file(path: Path) -> None:
         raise ValueError(f"there is no file {path}")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty")
+    with path.open("rb") as file:
+        start = file.read(_STARTS)
+    for mark, sentence in _FOREIGN:
+        if start.startswith(mark):
+            raise ValueError(f"{path} {sentence}")
+
+
+def _shard_note(path: Path) -> tuple[str, ...]:
+    shard = _SHARD.fullmatch(path.name)
+    return (f"this is one of several shards: give {shard[1]}{_INDEX}, beside them",) if shard else ()
 
 
 def _read(path: Path) -> tuple[Header, dict[str, str]]:
     """Names, shapes, dtypes and metadata."""
     if path.suffix != ".safetensors":
-        tensors, metadata = read_tensors(path, mapped=True)
+        tensors, metadata = read_tensors(path, device="meta")  # where torch leaves the values in the file
         return {key: Entry(tuple(t.shape), str(t.dtype).removeprefix("torch.")) for key, t in tensors.items()}, metadata
-    shapes, metadata = read_header(path)  # which refuses a broken file
-    with safe_open(str(path), framework="pt") as file:
-        codes = {key: str(file.get_slice(key).get_dtype()) for key in shapes}
-    return {key: Entry(shape, _DTYPES.get(codes[key], codes[key])) for key, shape in shapes.items()}, metadata
+    places, metadata = read_places(path)  # which refuses a broken file
+    return {key: Entry(place.shape, _DTYPES.get(place.code, place.code)) for key, place in places.items()}, metadata
 
 
 def _configs(path: Path, metadata: dict[str, str]) -> tuple[HarmonyConfig | None, CodecConfigs, ClipSpec | None]:
@@ -177,125 +195,44 @@ def _configs(path: Path, metadata: dict[str, str]) -> tuple[HarmonyConfig | None
         raise ValueError(f"{path}: {error}") from error
 
 
-def _recognise(
-    header: Header, metadata: Mapping[str, str], config: HarmonyConfig | None, codecs: CodecConfigs
-) -> tuple[str, str]:
-    """The kind of a file, and its name in words."""
+def _found(
+    header: Header, path: Path, metadata: Mapping[str, str], config: HarmonyConfig | None, codecs: CodecConfigs
+) -> Finding:
+    """What the file says it is, or else what its tensors look like."""
     carried = [name for name, codec in (("video", codecs.video), ("audio", codecs.audio)) if codec is not None]
     if config is not None:
-        with_codecs = f"with its {' and '.join(carried)} codec{'s' * (len(carried) > 1)}" if carried else "without codecs"
-        return "harmony", f"a Harmony checkpoint of format {metadata[FORMAT_KEY]}, {with_codecs}"
+        return _checkpoint(header, metadata, config, codecs, carried)
     if carried:
-        return "codec", f"a Harmony {' and '.join(carried)} codec"
+        what = f"a Harmony {' and '.join(carried)} codec"
+        missing = (published.MODEL, published.TEXT, *_codecs_missing(codecs))
+        return Finding(kind="codec", what=what, purpose="latents to clips and back", missing=missing)
     if LATENTS_KEY in metadata:
-        return "latents", "latents of a clip generated by Harmony"
-    for kind, rule in _RULES:
-        what = rule(header)
-        if what is not None:
-            return kind, what
-    return "unknown", "nothing known here; its keys begin with " + _beginnings(header)
+        return Finding(kind="latents", what="latents of a clip generated by Harmony", purpose="decoded, or gone on from")
+    return recognise(header, path.name)
 
 
-def _lora(header: Header) -> str | None:
-    if not any(_LORA.search(key) for key in header):
-        return None
-    down = {key: entry for key, entry in header.items() if _LORA_DOWN.search(key) and entry.shape}
-    ranks = sorted({min(entry.shape[:2]) for entry in down.values()})
-    rank = f" of rank {ranks[0]}" if len(ranks) == 1 else f" of ranks {ranks[0]} to {ranks[-1]}" if ranks else ""
-    return f"a LoRA{rank} for {len(down)} layers, not a model by itself; its keys begin with {_beginnings(header)}"
+def _checkpoint(
+    header: Header, metadata: Mapping[str, str], config: HarmonyConfig, codecs: CodecConfigs, carried: list[str]
+) -> Finding:
+    with_codecs = f"with its {' and '.join(carried)} codec{'s' * (len(carried) > 1)}" if carried else "without codecs"
+    return Finding(
+        kind="harmony",
+        what=f"a Harmony checkpoint of format {metadata[FORMAT_KEY]}, {with_codecs}{stored(header)}",
+        purpose="makes video and sound together",
+        missing=(*(() if config.caption else (published.TEXT,)), *_codecs_missing(codecs)),
+        folder="checkpoints" if carried else "diffusion_models",
+    )
 
 
-def _ovi(header: Header) -> str | None:
-    towers = [tower for tower in ("video", "audio") if any(key.startswith(f"{tower}_model.") for key in header)]
-    fused = any(".k_fusion." in key for key in header)
-    if not towers and not fused:
-        return None
-    of = f"its {' and '.join(towers)} tower{'s' * (len(towers) > 1)}" if towers else "its video tower alone"
-    return f"weights in Ovi's names, {of}{'' if fused else ', without fusion'}{_quantised(header)}"
-
-
-def _wan(header: Header) -> str | None:
-    try:
-        layout = detect_layout(header)
-    except ValueError:
-        return None
-    keys = to_original(header, layout)
-    embedding = keys.get("patch_embedding.weight", Entry((), "")).shape
-    layers = 1 + max((int(m[1]) for key in keys if (m := _BLOCK.match(key))), default=-1)
-    names = {WanLayout.ORIGINAL: "its original", WanLayout.DIFFUSERS: "diffusers'"}.get(layout, f"{layout.value}*")
-    if len(embedding) > 1 and (*embedding[:2], layers) == _WAN_5B:
-        return f"Wan2.2-TI2V-5B's video transformer, in {names} names{_quantised(header)}"
-    size = f"dim {embedding[0]}, {embedding[1]} channels, " if len(embedding) > 1 else ""
-    return f"a transformer of Wan's design but not TI2V-5B: {size}{layers} layers, in {names} names{_quantised(header)}"
-
-
-def _video_vae(header: Header) -> str | None:
-    marks = {"encoder.conv1.weight": "its original", "encoder.conv_in.weight": "diffusers'"}
-    names = next((names for key, names in marks.items() if key in header and len(header[key].shape) == 5), None)
-    if names is None:
-        return None
-    norms = {key: torch.empty(e.shape, device="meta") for key, e in header.items() if key.endswith("gamma")}
-    try:
-        found = config_of(norms)
-    except ValueError as error:
-        return f"a video VAE of Wan's design but not Wan2.2's: {str(error).partition(': ')[2]}"
-    name = next(name for name, config in VIDEO_PRESETS.items() if config == found)
-    size = "Wan2.2's video VAE" if name == "wan2.2" else f"a video VAE of Wan2.2's design in the {name} size"
-    return f"{size}, in {names} names"
-
-
-def _audio_codec(header: Header) -> str | None:
-    vae = header.get("decoder.conv_in.weight")
-    if vae is not None and len(vae.shape) == 3:
-        return f"an audio VAE in MMAudio's names, of {vae.shape[1]} latent channels (16 kHz: 20), without a vocoder"
-    if any(key.startswith("conv_pre.") for key in header) and any(key.startswith("ups.") for key in header):
-        return "a BigVGAN vocoder, without a VAE"
-    for vae_prefix, whose in (("vae.", "ComfyUI's"), ("audio_vae.", "Harmony's")):
-        if all(any(key.startswith(prefix) for key in header) for prefix in (vae_prefix, "vocoder.")):
-            return f"an audio VAE with its vocoder, in {whose} names"
-    return None
-
-
-def _judges(header: Header) -> str | None:
-    return "the small world's judges" if {key.partition(".")[0] for key in header} == {"listener", "syncnet"} else None
-
-
-def _nameless(header: Header) -> str | None:
-    if header and all(key.startswith((*MODEL_PARTS, *CODEC_PARTS)) for key in header):
-        return f"tensors in Harmony's names ({_beginnings(header)}) whose metadata lacks the config: no checkpoint by itself"
-    return None
-
-
-_RULES: tuple[tuple[str, Callable[[Header], str | None]], ...] = (
-    ("lora", _lora),
-    ("ovi", _ovi),
-    ("wan", _wan),
-    ("video-vae", _video_vae),
-    ("audio-codec", _audio_codec),
-    ("judges", _judges),
-    ("unknown", _nameless),
-)
-"""In the order they are asked: a LoRA's keys also look like those of what it is for."""
-
-
-def _quantised(header: Header) -> str:
-    return ", quantised with scales beside the weights" if any(key.endswith(_SCALES) for key in header) else ""
-
-
-def _beginnings(header: Header) -> str:
-    counts = sorted(Counter(map(_beginning, header)).items(), key=lambda item: (-item[1], item[0]))
-    more = f" and {len(counts) - _SHOWN} others" if len(counts) > _SHOWN else ""
-    return (", ".join(f"{name} ({count})" for name, count in counts[:_SHOWN]) or "nothing, there is no tensor") + more
-
-
-def _beginning(key: str) -> str:
-    return key.partition(".")[0][:_LONGEST_NAME]
+def _codecs_missing(codecs: CodecConfigs) -> tuple[Piece, ...]:
+    sound = () if codecs.audio else (published.AUDIO_VAE, published.VOCODER)
+    return (*(() if codecs.video else (published.VIDEO_VAE,)), *sound)
 
 
 def _parts(header: Header) -> tuple[Part, ...]:
     groups: dict[str, dict[str, Entry]] = {}
     for key, entry in header.items():
-        groups.setdefault(_beginning(key), {})[key] = entry
+        groups.setdefault(begins(key), {})[key] = entry
     return tuple(_part(name, group) for name, group in groups.items())
 
 

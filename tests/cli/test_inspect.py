@@ -2,6 +2,7 @@
 
 import json
 
+import layouts
 import torch
 from all_in_one import all_in_one_config, save_all_in_one
 from safetensors.torch import save_file
@@ -25,6 +26,35 @@ def test_a_checkpoint_in_words(tmp_path, capsys):
     assert "KiB" in said["file"] or "MiB" in said["file"]
 
 
+def test_what_else_it_takes_and_where_that_is(tmp_path, capsys):
+    path = layouts.PUBLISHED["wan2.2_ti2v_5B_fp16.safetensors"](tmp_path / "wan2.2_ti2v_5B_fp16.safetensors")
+    assert main(["inspect", str(path)]) == 0
+    lines = [line.split("  ", 1) for line in capsys.readouterr().out.splitlines()]
+    said = [(name.strip(), text.strip()) for name, text in lines if not name.startswith(" ") and name]
+    missing = [text for name, text in said if name == "missing"]
+    assert [text.partition(":")[0] for text in missing] == [
+        "audio branch",
+        "text encoder umT5-xxl",
+        "video VAE",
+        "audio VAE",
+        "vocoder",
+    ]
+    assert missing[0].startswith("audio branch: chetwinlow1/Ovi, model.safetensors, model_960x960.safetensors, ")
+    assert missing[3].endswith("(CC-BY-NC-4.0: not for commercial use)")
+    assert dict(said)["good for"].startswith("the video branch of a joint model")
+    assert dict(said)["ComfyUI"] == "models/diffusion_models"
+    assert dict(said)["licence"] == "Apache-2.0"
+    assert "http" not in " ".join(text for _, text in said)
+
+
+def test_what_does_not_fit_is_said_with_the_reason(tmp_path, capsys):
+    path = layouts.write(tmp_path / "wan14b.safetensors", layouts.wan(**layouts.WAN_14B))
+    assert main(["inspect", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "not usable as video branch, because it is 5120 wide with 40 layers, TI2V-5B 3072 with 30" in out
+    assert "missing" not in out
+
+
 def test_all_of_it_as_json(tmp_path, capsys):
     path = save_all_in_one(tmp_path / "all.safetensors")
     assert main(["inspect", str(path), "--json"]) == 0
@@ -33,6 +63,12 @@ def test_all_of_it_as_json(tmp_path, capsys):
     assert record["config"] == json.loads(json.dumps(to_record(all_in_one_config())))
     assert record["clip"]["frames"] == 13
     assert {part["name"] for part in record["parts"]} >= {"video", "audio", "vocoder"}
+    assert record["missing"] == [] and record["folder"] == "checkpoints"
+    ovi = layouts.PUBLISHED["model.safetensors"](tmp_path / "model.safetensors")
+    assert main(["inspect", str(ovi), "--json"]) == 0
+    missing = json.loads(capsys.readouterr().out)["missing"]
+    assert [piece["name"] for piece in missing] == ["text encoder umT5-xxl", "video VAE", "audio VAE", "vocoder"]
+    assert {"repository", "files"} == missing[0]["sources"][0].keys()
 
 
 def test_many_kinds_of_keys_do_not_fill_the_screen(tmp_path, capsys):
