@@ -1,13 +1,14 @@
-# make demo   create the environment if needed and generate four clips with the built-in checkpoint
-# make test   create the environment if needed and run every test
-# make check  what a change must pass: format, lint, types, tests
+# make demo     create the environment if needed and generate four clips with the built-in checkpoint
+# make comfyui  find or install ComfyUI, put this pack into it, start it and print its address
+# make test     create the environment if needed and run every test
+# make check    what a change must pass: format, lint, types, tests
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 BASE   := $(VENV)/.installed-base
 
-.PHONY: demo test check format lint types clean
+.PHONY: demo comfyui test check format lint types clean
 
 $(BASE): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -21,6 +22,9 @@ $(STAMP): $(BASE)
 demo: $(BASE)
 	$(BIN)/harmony demo $(ARGS)
 
+comfyui:
+	$(PYTHON) scripts/comfyui.py --venv $(VENV) $(ARGS)
+
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto $(ARGS)
 
@@ -33,6 +37,7 @@ format: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/check-jsonschema -q --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 types: $(STAMP)
 	$(BIN)/mypy

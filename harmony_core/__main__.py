@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("bench", "demo", "evaluate", "generate", "inspect", "roundtrip", "train", "world")
+COMMANDS = ("assemble", "bench", "convert", "demo", "evaluate", "generate", "inspect", "plan", "roundtrip", "train", "world")
 INTERRUPTED = 130
 """Exit status of a command that was stopped by Ctrl-C, as shells have it."""
 

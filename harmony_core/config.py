@@ -165,7 +165,8 @@ class HarmonyConfig:
         grid: strides of the codecs the model was trained with.
         fps: frames per second it was trained at.
         driver_isolation: whether it was trained so that a clean stream never reads the stream it drives.
-        prompt: layout of the prompt a caption encoder is given.
+        prompt: what the branches are told. ``separate``: each its own caption, the transcript apart. ``ovi-720`` and
+            ``ovi-960``: both the same prompt with everything in it, in the format of Ovi's models for that size.
     """
 
     video: BranchConfig
@@ -199,8 +200,15 @@ class HarmonyConfig:
             )
         if self.caption and self.caption.length > min(self.video.text_len, self.audio.text_len):
             raise ValueError(f"captions of {self.caption.length} tokens do not fit the branches' text_len")
+        if self.one_prompt and (self.speech or self.caption or self.interaction.style):
+            raise ValueError(f"prompt {self.prompt} is encoded by umT5 alone: leave speech, caption and interaction.style out")
         if not self.fps > 0:
             raise ValueError(f"fps is a positive number, got {self.fps}")
+
+    @property
+    def one_prompt(self) -> bool:
+        """Whether both branches are told one prompt, speech in it. Such a model has no "nothing" of its own, no voice."""
+        return self.prompt != "separate"
 
     def replace(self, **changes: Any) -> HarmonyConfig:
         """A copy with some fields exchanged; ``interaction=dict(...)`` exchanges fields of a part."""
@@ -262,6 +270,17 @@ def _wan_5b(channels: int, patch: tuple[int, ...]) -> BranchConfig:
     )
 
 
+def _ovi(prompt: Literal["ovi-720", "ovi-960"]) -> HarmonyConfig:
+    audio = dataclasses.replace(_wan_5b(20, (1,)), rope_axes=(44,), rope_scale=0.19676, embedding="conv_mlp")
+    return HarmonyConfig(
+        video=_wan_5b(48, (1, 2, 2)),
+        audio=audio,
+        interaction=InteractionConfig(kind="fused", style=False),
+        driver_isolation=False,
+        prompt=prompt,
+    )
+
+
 def _small(channels: int, patch: tuple[int, ...], *, dim: int, heads: int, layers: int) -> BranchConfig:
     return BranchConfig(
         channels=channels,
@@ -290,5 +309,7 @@ PRESETS: dict[str, HarmonyConfig] = {
         caption=SymbolEncoderConfig(length=96, dim=96, blocks=2),
         grid=Grid(patch=1),
     ),
+    "ovi-720": _ovi("ovi-720"),
+    "ovi-960": _ovi("ovi-960"),
 }
-"""``5b`` is Wan2.2-TI2V-5B twice; ``tiny`` is small enough to train on a CPU."""
+"""``5b`` is Wan2.2-TI2V-5B twice; ``tiny`` is small enough to train on a CPU; ``ovi-*`` are Ovi's published models."""

@@ -6,7 +6,6 @@ nothing behind.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -34,7 +33,6 @@ class Setting:
         guidance: the guides.
         anchors: clean latents of SyncCFG's drivers, a still for video and silence for audio, (1 or B, channels, ...); needed
             where a guide's anchor is mute.
-        skip_layers: layers left out of evaluations without text.
         use_cache: False runs drivers along at every step, for comparison.
         budget: memory for drivers.
         recorder: collects sound-source maps.
@@ -45,7 +43,6 @@ class Setting:
     untold: Conditioning | None = None
     guidance: Guidance = field(default_factory=Guidance)
     anchors: AV[Tensor] | None = None
-    skip_layers: Collection[int] = ()
     use_cache: bool = True
     budget: MemoryBudget | None = None
     recorder: SoundMapRecorder | None = None
@@ -88,8 +85,9 @@ class Denoiser:
         parameter = next(model.parameters())
         self.device, self.dtype = device or parameter.device, dtype or parameter.dtype
         layers = model.config.video.layers
-        if any(not 0 <= layer < layers for layer in setting.skip_layers):
-            raise ValueError(f"layers to skip are 0 to {layers - 1}, got {sorted(setting.skip_layers)}")
+        skipped = sorted({layer for one in setting.guidance.guides for layer in one.anchor.skip_layers})
+        if any(not 0 <= layer < layers for layer in skipped):
+            raise ValueError(f"layers to skip are 0 to {layers - 1}, got {skipped}")
         self._model = model
         self._setting = setting
         self._canvas = setting.canvas.to(self.device, self.dtype)
@@ -140,7 +138,7 @@ class Denoiser:
 
     def _ask(self, x: AV[Tensor], sigma: AV[float], what: Evaluation, wanted: AV[bool]) -> AV[Tensor | None]:
         context = self._context(what.text)
-        skip = () if what.text else tuple(self._setting.skip_layers)
+        skip = what.skip_layers
         times = self._canvas.times(sigma)
         if what.company == "cut":
             return AV.of(lambda m: self._alone(m, x[m], times[m], context, skip) if wanted[m] else None)
@@ -187,7 +185,7 @@ class Denoiser:
                     driver, driver_latent, context, keep, other_length=x.shape[2], fps=self._fps, skip_layers=skip
                 )
 
-            memory = self._drivers.get((driver, role, text), read)
+            memory = self._drivers.get((driver, role, text, skip), read)
             if memory is not None:
                 self._count(target)
                 return self._model.forward_driven(

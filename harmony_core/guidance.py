@@ -32,10 +32,12 @@ class Evaluation:
         company: what a stream is generated beside. ``joint``: the other stream as it is. ``mute``: clean silence for video, a
             clean still for sound. ``cut``: nothing, the interaction is left out.
         text: whether captions and transcript are told (else the negative ones, or nothing).
+        skip_layers: layers of both branches left out, which makes the anchor worse than the model in what these layers do.
     """
 
     company: Company = "joint"
     text: bool = True
+    skip_layers: tuple[int, ...] = ()
 
 
 FULL = Evaluation()
@@ -93,9 +95,17 @@ class Guidance:
         return Guidance(guides=self.guides + other.guides, rescale=self.rescale.map(max, other.rescale))
 
 
-def text_guidance(scale: AV[float], *, start: float = 1.0, end: float = 0.0) -> Guidance:
-    """Classifier-free guidance by the text."""
-    return Guidance(guides=(Guide(anchor=Evaluation(text=False), scale=scale, start=start, end=end),))
+def text_guidance(scale: AV[float], *, skip_layers: tuple[int, ...] = (), start: float = 1.0, end: float = 0.0) -> Guidance:
+    """Classifier-free guidance by the text.
+
+    Args:
+        scale: for video and sound.
+        skip_layers: left out of the passes without text, as Ovi does with its layer 11.
+        start: sigma from which it acts.
+        end: sigma down to which it acts.
+    """
+    anchor = Evaluation(text=False, skip_layers=skip_layers)
+    return Guidance(guides=(Guide(anchor=anchor, scale=scale, start=start, end=end),))
 
 
 def sync_guidance(
@@ -103,6 +113,7 @@ def sync_guidance(
     *,
     text: SyncText = "same",
     text_scale: AV[float] = AV(1.0, 1.0),  # noqa: B008 - an immutable value
+    skip_layers: tuple[int, ...] = (),
     start: float = 1.0,
     end: float = 0.0,
 ) -> Guidance:
@@ -113,6 +124,7 @@ def sync_guidance(
         text: ``same``: the anchors are told the text too (the paper). ``null``: they are not, which guides by the text for
             free. ``additive``: as ``same``, with text guidance of ``text_scale`` beside it, one more pass.
         text_scale: of ``additive``.
+        skip_layers: left out of the passes without text.
         start: sigma from which it acts.
         end: sigma down to which it acts.
 
@@ -123,9 +135,11 @@ def sync_guidance(
         raise ValueError(f"SyncCFG's text mode is same, null or additive, got {text!r}")
     if text != "additive" and any(s != 1 for s in text_scale):
         raise ValueError(f"a text scale goes with SyncCFG's text mode additive, got {text!r}")
-    anchor = Evaluation(company="mute", text=text != "null")
+    anchor = Evaluation(company="mute", text=text != "null", skip_layers=skip_layers if text == "null" else ())
     sync = Guidance(guides=(Guide(anchor=anchor, scale=scale, start=start, end=end),))
-    return sync + text_guidance(text_scale, start=start, end=end) if text == "additive" else sync
+    if text != "additive":
+        return sync
+    return sync + text_guidance(text_scale, skip_layers=skip_layers, start=start, end=end)
 
 
 def modality_guidance(scale: AV[float], *, start: float = 1.0, end: float = 0.0) -> Guidance:

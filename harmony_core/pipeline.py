@@ -5,19 +5,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .canvas import Canvas
 from .codecs.audio import AudioCodec, resample
+from .codecs.video_tiling import Tiling
 from .codecs.video_vae import VideoVAE
 from .conditioning import Conditioning
+from .config import HarmonyConfig
 from .denoiser import Denoiser, Setting
 from .drivers import MemoryBudget
+from .encoders.prompts import ovi_prompt
 from .encoders.symbols import to_symbols
 from .flow import adjust_times, draw_noise, shifted_schedule
 from .geometry import ClipSpec
@@ -25,11 +29,15 @@ from .guidance import Guidance
 from .media import to_mono
 from .models.harmony import Harmony
 from .models.sound_map import SoundMapRecorder
+from .offload import Offload
 from .progress import Progress
 from .runtime import Runtime
 from .sampling import OnStep, sampler
+from .training.codec_files import load_sound_codec, load_video_codec
 from .types import AV, Audio, Modality, Video
-from .weights.checkpoint import load_checkpoint
+from .weights.audio_codec import load_audio_codec
+from .weights.checkpoint import Checkpoint, load_checkpoint
+from .weights.ovi import OviSize, holds_ovi, load_ovi
 
 SHORTEST_VOICE = 0.3
 """Seconds a reference voice needs to be one."""
@@ -155,6 +163,49 @@ class Request:
             raise ValueError(f"there are {video.frames.shape[2]} pictures, the clip has {self.spec.frames}; make it shorter")
 
 
+def prompts_of(request: Request, config: HarmonyConfig) -> AV[str]:
+    """What each branch is told: its caption, or the one prompt with everything in it.
+
+    Raises:
+        ValueError: the texts do not make a prompt.
+    """
+    if config.prompt == "separate":
+        return AV(request.video_caption, request.audio_caption)
+    return AV.both(ovi_prompt(request.video_caption, request.audio_caption, request.transcript, config.prompt))
+
+
+def texts_of(request: Request, config: HarmonyConfig) -> set[str]:
+    """The texts a caption encoder outside of the model is asked for; without the empty ones if the model has a "nothing".
+
+    Raises:
+        ValueError: the texts do not make a prompt.
+    """
+    texts = {*prompts_of(request, config), *request.negative}
+    return texts if config.one_prompt else {text for text in texts if text.strip()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a checkpoint does not carry itself, in files of their own.
+
+    Attributes:
+        audio_tower: the second file of Ovi in two files.
+        ovi_size: which of Ovi's models it is; by the file's name where not given.
+        video_vae: the video codec: Wan2.2's, or one of ours.
+        audio_vae: the audio codec: MMAudio's VAE, or a file with both its parts.
+        vocoder: the vocoder that belongs to MMAudio's VAE.
+        text: umT5, for models without a caption encoder of their own: a text to tokens (1, n, text_dim); see
+            :mod:`harmony_core.weights.umt5`.
+    """
+
+    audio_tower: Path | None = None
+    ovi_size: OviSize | None = None
+    video_vae: Path | None = None
+    audio_vae: Path | None = None
+    vocoder: Path | None = None
+    text: Callable[[str], Tensor] | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Clip:
     """A finished clip.
@@ -174,34 +225,74 @@ class Clip:
 
 @dataclass(frozen=True, kw_only=True)
 class Pipeline:
-    """A model with its codecs."""
+    """A model with its codecs.
+
+    Attributes:
+        model: the joint model.
+        video_vae: the codec of pictures.
+        audio_codec: the codec of sound.
+        offload: brings them to a device in turn; None where all of them are where they compute.
+        tiling: how large pictures are cut in the video codec; None for not at all.
+        text: encodes captions for models without a caption encoder of their own; see :class:`Parts`.
+    """
 
     model: Harmony
     video_vae: VideoVAE
     audio_codec: AudioCodec
+    offload: Offload | None = None
+    tiling: Tiling | None = None
+    text: Callable[[str], Tensor] | None = None
 
     @classmethod
-    def load(cls, path: str | Path, *, runtime: Runtime | None = None) -> Pipeline:
-        """Read an all-in-one checkpoint.
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        runtime: Runtime | None = None,
+        offload: bool = False,
+        tiling: Tiling | None = None,
+        parts: Parts | None = None,
+    ) -> Pipeline:
+        """Read an all-in-one checkpoint, or a model with its codecs in files of their own.
 
         Args:
-            path: a Harmony checkpoint that carries its codecs.
+            path: a Harmony checkpoint, or Ovi's.
             runtime: device and dtype of the model; the codecs are computed in float32. Without a dtype the model is computed
                 in the file's, but in float32 on a CPU, where half precision is slow.
+            offload: keep the weights in host memory; the runtime's device then has those it computes with, for that long.
+            tiling: how large pictures are cut in the video codec.
+            parts: what the checkpoint does not carry itself.
 
         Raises:
-            ValueError: the file is missing, broken, no Harmony checkpoint, or has no codecs.
+            ValueError: a file is missing, broken or of another kind, or a codec is in none of them.
         """
-        runtime = runtime or Runtime()
+        runtime, parts = runtime or Runtime(), parts or Parts()
+        device = torch.device(runtime.device or "cpu")
+        if offload:
+            runtime = replace(runtime, device="cpu")
         exact = replace(runtime, dtype=torch.float32)
-        if runtime.dtype is None and torch.device(runtime.device or "cpu").type == "cpu":
+        if runtime.dtype is None and device.type == "cpu":
             runtime = exact
-        checkpoint = load_checkpoint(path)
+        checkpoint: Checkpoint | None = None
+        if parts.audio_tower is not None or holds_ovi(path):
+            model = load_ovi(path, parts.audio_tower, size=parts.ovi_size, runtime=runtime)
+        else:
+            checkpoint = load_checkpoint(path)
+            model = checkpoint.model(runtime)
+        video_vae, audio_codec = _video_codec(checkpoint, parts, exact), _audio_codec(checkpoint, parts, exact)
+        del checkpoint  # offload moves weights within host memory: what they were is to be let go
         return cls(
-            model=checkpoint.model(runtime),
-            video_vae=checkpoint.video_vae(exact),
-            audio_codec=checkpoint.audio_codec(exact),
+            model=model,
+            video_vae=video_vae,
+            audio_codec=audio_codec,
+            offload=Offload(model, device) if offload else None,
+            tiling=tiling,
+            text=parts.text,
         )
+
+    def using(self, part: nn.Module) -> AbstractContextManager[None]:
+        """Have the model or a codec where it computes, for as long as the context lasts."""
+        return nullcontext() if self.offload is None else self.offload.using(part)
 
     def anchors(self, spec: ClipSpec, picture: Tensor | None = None) -> AV[Tensor]:
         """SyncCFG's drivers: a picture held for the whole clip, and silence.
@@ -213,9 +304,18 @@ class Pipeline:
             picture: (1, 3, 1, H, W) in [-1, 1]; an even grey where not given.
         """
         picture = torch.zeros(1, 3, 1, spec.height, spec.width) if picture is None else picture
-        still = self.video_vae.encode(picture.expand(-1, -1, spec.frames, -1, -1))
-        silence = self.audio_codec.encode(Audio(torch.zeros(1, 1, spec.samples), spec.grid.sample_rate))
-        return AV(still.float(), silence.float())
+        still = self.encode_pictures(picture.expand(-1, -1, spec.frames, -1, -1))
+        return AV(still, self.encode_sound(Audio(torch.zeros(1, 1, spec.samples), spec.grid.sample_rate)))
+
+    def encode_pictures(self, frames: Tensor) -> Tensor:
+        """Normalised latents of pictures, float32; see :meth:`.codecs.video_vae.VideoVAE.encode`."""
+        with self.using(self.video_vae):
+            return self.video_vae.encode(frames, tiling=self.tiling).float()
+
+    def encode_sound(self, sound: Audio) -> Tensor:
+        """Latents of sound, float32; see :meth:`.codecs.audio.AudioCodec.encode`."""
+        with self.using(self.audio_codec):
+            return self.audio_codec.encode(sound).float()
 
     def conditioning(self, request: Request, batch: int) -> Conditioning:
         """What the model is told.
@@ -223,18 +323,18 @@ class Pipeline:
         Raises:
             ValueError: a text is too long, has a symbol the model does not know, or the model takes none.
         """
-        transcript = None
-        if request.transcript.strip():
+        config, transcript = self.model.config, None
+        if request.transcript.strip() and not config.one_prompt:
             if self.model.speech is None:
                 raise ValueError("this checkpoint has no transcript encoder; leave the transcript out")
             transcript = to_symbols([request.transcript] * batch, self.model.speech.config)
         reference = None
         if request.voice is not None:
-            reference = self.audio_codec.encode(request.voice).float().expand(batch, -1, -1)
-        captions = AV(request.video_caption, request.audio_caption)
+            reference = self.encode_sound(request.voice).expand(batch, -1, -1)
+        prompts = prompts_of(request, config)
         return Conditioning(
-            video_caption=self.encode_caption(captions.video, batch),
-            audio_caption=self.encode_caption(captions.audio, batch),
+            video_caption=self.encode_caption(prompts.video, batch),
+            audio_caption=self.encode_caption(prompts.audio, batch),
             transcript=transcript,
             reference=reference,
         )
@@ -245,26 +345,31 @@ class Pipeline:
         if isinstance(request.drive, Audio):
             heard = resample(to_mono(as_long_as(request.drive, spec)), spec.grid.sample_rate).waveform
             heard = torch.nn.functional.pad(heard, (0, spec.samples - heard.shape[-1]))  # a sample, where rates do not divide
-            latents = self.audio_codec.encode(Audio(heard, spec.grid.sample_rate))
-            canvas = canvas.with_given(Modality.AUDIO, latents.float())
+            canvas = canvas.with_given(Modality.AUDIO, self.encode_sound(Audio(heard, spec.grid.sample_rate)))
         if isinstance(request.drive, Video):
-            canvas = canvas.with_given(Modality.VIDEO, self.video_vae.encode(request.drive.frames[:, :, : spec.frames]).float())
+            canvas = canvas.with_given(Modality.VIDEO, self.encode_pictures(request.drive.frames[:, :, : spec.frames]))
         if request.image is not None:
-            canvas = canvas.with_first_frame(self.video_vae.encode(request.image).float())
+            canvas = canvas.with_first_frame(self.encode_pictures(request.image))
         return canvas
 
     def encode_caption(self, text: str, batch: int) -> Tensor | None:
-        """Caption tokens (B, n, text_dim), the same for a whole batch; None for an empty caption.
+        """Caption tokens (B, n, text_dim), the same for a whole batch.
+
+        None for an empty caption where the model has a "nothing" of its own.
 
         Raises:
-            ValueError: the caption is too long, or the model has no caption encoder of its own.
+            ValueError: the caption is too long, or the model has no caption encoder of its own and there is no umT5.
         """
-        if not text.strip():
+        if not text.strip() and not self.model.config.one_prompt:
             return None
         if self.model.caption is None:
-            raise ValueError("this checkpoint has no caption encoder of its own; encode captions with umT5")
-        numbers = to_symbols([text], self.model.caption.config).to(next(self.model.parameters()).device)
-        return self.model.encode_captions(numbers, next(self.model.parameters()).dtype).float().expand(batch, -1, -1)
+            if self.text is None:
+                raise ValueError("this checkpoint has no caption encoder of its own; encode captions with umT5")
+            return self.text(text).float().expand(batch, -1, -1)
+        with self.using(self.model):
+            weight = next(self.model.parameters())
+            numbers = to_symbols([text], self.model.caption.config).to(weight.device)
+            return self.model.encode_captions(numbers, weight.dtype).float().expand(batch, -1, -1)
 
 
 @torch.no_grad()
@@ -317,7 +422,8 @@ def generate(
         budget=budget,
         recorder=recorder,
     )
-    done = sample(pipeline.model, setting, seeds=seeds, schedule=schedule, on_step=on_step)
+    with pipeline.using(pipeline.model):
+        done = sample(pipeline.model, setting, seeds=seeds, schedule=schedule, on_step=on_step)
     return Clip(
         video=_pictures(pipeline, request, done.latents.video, on_decode),
         audio=_sound(pipeline, request, done.latents.audio),
@@ -351,15 +457,36 @@ def check_voice(voice: Audio) -> None:
         raise ValueError(f"{clipped:.0%} of the reference voice is clipped; give it quieter, or another take")
 
 
+def _video_codec(checkpoint: Checkpoint | None, parts: Parts, runtime: Runtime) -> VideoVAE:
+    if parts.video_vae is not None:
+        return load_video_codec(parts.video_vae, runtime)
+    if checkpoint is None:
+        raise ValueError("this checkpoint has no video codec in it; give the file of a Wan2.2 video VAE")
+    return checkpoint.video_vae(runtime)
+
+
+def _audio_codec(checkpoint: Checkpoint | None, parts: Parts, runtime: Runtime) -> AudioCodec:
+    if parts.audio_vae is not None and parts.vocoder is not None:
+        return load_audio_codec(parts.audio_vae, parts.vocoder, runtime=runtime).requires_grad_(False)
+    if parts.audio_vae is not None:
+        return load_sound_codec(parts.audio_vae, runtime)
+    if checkpoint is None:
+        raise ValueError("this checkpoint has no audio codec in it; give the files of MMAudio's VAE and vocoder")
+    return checkpoint.audio_codec(runtime)
+
+
 def _pictures(pipeline: Pipeline, request: Request, latents: Tensor, progress: Progress | None) -> Video:
     if isinstance(request.drive, Video):
         frames = request.drive.frames[:, :, : request.spec.frames]
         return Video(frames.expand(latents.shape[0], -1, -1, -1, -1), request.spec.fps)
-    return Video(pipeline.video_vae.decode(latents, progress=progress).float(), request.spec.fps)
+    with pipeline.using(pipeline.video_vae):
+        frames = pipeline.video_vae.decode(latents, tiling=pipeline.tiling, progress=progress)
+    return Video(frames.float(), request.spec.fps)
 
 
 def _sound(pipeline: Pipeline, request: Request, latents: Tensor) -> Audio:
     if isinstance(request.drive, Audio):
         sound = as_long_as(request.drive, request.spec)
         return Audio(sound.waveform.expand(latents.shape[0], -1, -1), sound.sample_rate)
-    return pipeline.audio_codec.decode(latents, samples=request.spec.samples)
+    with pipeline.using(pipeline.audio_codec):
+        return pipeline.audio_codec.decode(latents, samples=request.spec.samples)

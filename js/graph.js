@@ -19,14 +19,25 @@ function before(node, name) {
   return slot < 0 ? null : node.getInputNode?.(slot) ?? null
 }
 
-/** The checkpoint whose model reaches a node; null where the graph does not tell. */
-export function checkpointOf(node) {
+function loaderOf(node) {
   let at = node
   for (let depth = 0; at && depth < DEEPEST; depth++) {
-    if (at.comfyClass === LOADER) return isConnected(at, 'checkpoint') ? null : valueOf(at, 'checkpoint') ?? null
+    if (at.comfyClass === LOADER) return at
     at = before(at, 'model') ?? (at.inputs?.length === 1 ? at.getInputNode?.(0) : null)
   }
   return null
+}
+
+const told = (node, name) => (!node || isConnected(node, name) ? null : valueOf(node, name) ?? null)
+
+/** The checkpoint whose model reaches a node; null where the graph does not tell. */
+export function checkpointOf(node) {
+  return told(loaderOf(node), 'checkpoint')
+}
+
+/** How the weights of the model that reaches a node are stored; null where the graph does not tell. */
+export function weightDtypeOf(node) {
+  return told(loaderOf(node), 'weight_dtype')
 }
 
 function* around(node) {

@@ -14,11 +14,12 @@ const HELPERS = 'Harmony.Helpers'
 const SNAP = 'Harmony.SnapLength'
 const LOOP = 'Harmony.LoopPlayer'
 const PREVIEW = 'Harmony.Preview'
+const WATCH = 'Harmony.PlayDecoded'
 
 const server = new Server(api)
 const helpers = new Set()
 const players = new Set()
-const settings = { helpers: true, snap: true, loop: true, preview: true }
+const settings = { helpers: true, snap: true, loop: true, preview: true, watch: false }
 
 function showHelpers(on) {
   settings.helpers = on
@@ -41,6 +42,21 @@ function refreshHelpers() {
   for (const { helper } of helpers) helper.refresh()
 }
 
+function showPlayer(node) {
+  const player = addPlayer(node, { app, urlOf: (file) => server.fileUrl(file), loop: () => settings.loop })
+  players.add(player)
+  after(node, 'onRemoved', () => { players.delete(player); player.remove() })
+}
+
+let told = '' // what the server knows of this page
+
+function tellServer() {
+  const now = `${api.clientId} ${settings.watch}`
+  if (!api.clientId || now === told || (!told && !settings.watch)) return
+  told = now
+  server.wantsPlayer(api.clientId, settings.watch)
+}
+
 const ON_NODE = {
   HarmonyEmptyLatent(node) {
     addHelper(node, addLengthHelper(node, server, settings))
@@ -54,14 +70,13 @@ const ON_NODE = {
     addHelper(node, addTranscriptHelper(node, server))
   },
   HarmonyLoadCheckpoint(node) {
-    const widget = node.widgets?.find((one) => one.name === 'checkpoint')
-    if (widget) after(widget, 'callback', refreshHelpers)
+    for (const name of ['checkpoint', 'weight_dtype']) {
+      const widget = node.widgets?.find((one) => one.name === name)
+      if (widget) after(widget, 'callback', refreshHelpers)
+    }
   },
-  HarmonySyncReport(node) {
-    const player = addPlayer(node, { app, urlOf: (file) => server.fileUrl(file), loop: () => settings.loop })
-    players.add(player)
-    after(node, 'onRemoved', () => { players.delete(player); player.remove() })
-  },
+  HarmonyDecode: showPlayer,
+  HarmonySyncReport: showPlayer,
 }
 
 app.registerExtension({
@@ -88,13 +103,22 @@ app.registerExtension({
     {
       id: LOOP,
       category: ['Harmony', 'Player', 'Loop'],
-      name: 'Clips in Sync Report start again at their end',
+      name: 'Clips that are played start again at their end',
       type: 'boolean',
       defaultValue: true,
       onChange: (on) => {
         settings.loop = Boolean(on)
         for (const player of players) player.setLoop(settings.loop)
       },
+    },
+    {
+      id: WATCH,
+      category: ['Harmony', 'Player', 'Decode'],
+      name: 'Play clips in Harmony Decode too',
+      tooltip: 'From the next time it decodes, which then takes a moment longer.',
+      type: 'boolean',
+      defaultValue: false,
+      onChange: (on) => { settings.watch = Boolean(on); tellServer() },
     },
     {
       id: PREVIEW,
@@ -113,6 +137,10 @@ app.registerExtension({
   setup() {
     addStyle()
     showPreviews({ app, api, wanted: () => settings.preview })
+    // The page gets its name with the first status; a server that was started anew knows nothing of it.
+    api.addEventListener('status', tellServer)
+    api.addEventListener('reconnected', () => { told = ''; tellServer() })
+    tellServer()
   },
   nodeCreated(node) {
     try {

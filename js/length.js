@@ -64,6 +64,20 @@ export function roundedSeconds(seconds) {
   return Math.round(seconds * 1e4) / 1e4
 }
 
+const UNITS = [[1e9, 'GB'], [1e6, 'MB'], [1e3, 'kB']]
+
+/** Bytes as people read them, to two figures. */
+export function sizeInWords(bytes) {
+  const [unit, name] = UNITS.find(([one]) => bytes >= 0.995 * one) ?? UNITS.at(-1)
+  return `${Number((bytes / unit).toPrecision(2))} ${name}`
+}
+
+/** About how much memory a model takes at a size. */
+export function memoryInWords({ weights, step }, name = '') {
+  const whose = name ? ` with ${name}` : ''
+  return `About ${sizeInWords(weights + step)} of memory${whose}: ${sizeInWords(weights)} of weights, ${sizeInWords(step)} a step.`
+}
+
 /** Why lengths are what they are. */
 export function reason({ frame_stride: stride }) {
   return `Pictures come as 1 + ${stride}k: the first latent holds one picture, every later one ${stride}.`

@@ -1,27 +1,32 @@
 // On Empty Harmony Latent: what its numbers come to, and numbers that fit.
 
 import { after, el, makeRoom, place } from './dom.js'
-import { checkpointOf, isConnected, valueOf, widgetOf } from './graph.js'
-import { USUAL_GRID, clipNear, fits, reason, roundedSeconds, snapped, snappedSize } from './length.js'
+import { checkpointOf, isConnected, valueOf, weightDtypeOf, widgetOf } from './graph.js'
+import { USUAL_GRID, clipNear, fits, memoryInWords, reason, roundedSeconds, snapped, snappedSize } from './length.js'
 
 const WATCHED = ['seconds', 'width', 'height', 'fps', 'batch']
-const HEIGHT = 108
+const HEIGHT = 126
+const PAUSE = 200 // milliseconds after the last change
+const BUILT_IN = 'harmony-tiny (built in)'
 
 /**
  * @param {object} node an Empty Harmony Latent
- * @param {{checkpoint: (name: string) => Promise<object|null>}} server
+ * @param {object} server {@link ./server.js}
  * @param {{helpers: boolean, snap: boolean}} settings as they are now
  */
 export function addLengthHelper(node, server, settings) {
   const counts = el('p', { class: 'harmony-counts', role: 'status' })
+  const memory = el('p', { class: 'harmony-memory', hidden: '' })
   const why = el('p', { class: 'harmony-why' })
   const fit = el('button', { type: 'button', hidden: '' })
-  const element = el('div', { class: 'harmony-helper', role: 'group', 'aria-label': 'Length of the clip' }, counts, fit, why)
+  const element = el('div', { class: 'harmony-helper', role: 'group', 'aria-label': 'Length of the clip' }, counts, memory, fit, why)
   const widget = place(node, 'harmony_length', element, () => HEIGHT)
   let grid = USUAL_GRID
   let known = null
   let busy = false
   let last = valueOf(node, 'seconds')
+  let timer = 0
+  let asked = 0
 
   function sizeIsGiven() {
     return isConnected(node, 'images') || isConnected(node, 'width') || isConnected(node, 'height')
@@ -51,7 +56,7 @@ export function addLengthHelper(node, server, settings) {
     const given = lengthIsGiven()
     const side = grid.pixel_stride * grid.patch
     fit.hidden = true
-    widget.harmony = { ...clip, seconds: clip.seconds, grid }
+    widget.harmony = { ...clip, seconds: clip.seconds, grid, memory: null }
     if (given) {
       const from = given === 'images' ? 'images, if they are several' : given
       counts.textContent = `The length comes from ${from} when the graph runs.`
@@ -76,13 +81,41 @@ export function addLengthHelper(node, server, settings) {
     }
   }
 
+  /** Of the clip there will be: of the nearest that fits, where what is entered does not. */
+  async function drawMemory() {
+    const number = ++asked
+    const now = numbers()
+    const side = grid.pixel_stride * grid.patch
+    const checkpoint = checkpointOf(node)
+    const question = {
+      name: checkpoint ?? BUILT_IN,
+      weight_dtype: (checkpoint && weightDtypeOf(node)) ?? 'default',
+      pictures: clipNear(now).pictures,
+      width: snappedSize(now.width, side),
+      height: snappedSize(now.height, side),
+      fps: now.fps,
+      batch: now.batch,
+    }
+    const found = widget.hidden || lengthIsGiven() || sizeIsGiven() ? null : await server.memory(question)
+    if (number !== asked) return // an answer to an older question
+    memory.hidden = !found
+    memory.textContent = found ? memoryInWords(found, checkpoint ? '' : 'harmony-tiny') : ''
+    widget.harmony = { ...widget.harmony, memory: found }
+  }
+
+  function drawSoon() {
+    draw()
+    clearTimeout(timer)
+    timer = setTimeout(drawMemory, PAUSE)
+  }
+
   fit.addEventListener('click', () => {
     const now = numbers()
     const side = grid.pixel_stride * grid.patch
     if (!lengthIsGiven()) set('seconds', roundedSeconds(clipNear(now).seconds))
     if (!sizeIsGiven()) for (const name of ['width', 'height']) set(name, snappedSize(now[name], side))
     last = valueOf(node, 'seconds')
-    draw()
+    drawSoon()
   })
 
   function changed(name) {
@@ -98,7 +131,7 @@ export function addLengthHelper(node, server, settings) {
     }
     if (name === 'fps') setStep()
     last = valueOf(node, 'seconds')
-    draw()
+    drawSoon()
   }
 
   /** Arrows of the widget go from length to length. */
@@ -115,7 +148,7 @@ export function addLengthHelper(node, server, settings) {
     grid = known?.grid ?? USUAL_GRID
     setStep()
     last = valueOf(node, 'seconds')
-    draw()
+    drawSoon()
   }
 
   for (const name of WATCHED) {

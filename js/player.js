@@ -1,13 +1,14 @@
 // A clip with its sound, the waveform under it, and what is seen and heard to happen, on one line of time.
 
 import { el, svg } from './dom.js'
-import { eventInWords, eventsOf, foundInWords, momentAt, neighbour, outline, placeOf, said } from './timeline.js'
+import { eventInWords, eventsOf, foundInWords, isMeasured, momentAt, neighbour, outline, placeOf, said } from './timeline.js'
 
 const LOUDEST = 127
 const WIDTH = 1000
 const WAVE = 60
 const JOIN = 12
-const CHROME = 196 // pixels of everything but the picture
+const CHROME = 112 // pixels of everything but the picture
+const EVENTS = 84 // pixels more where events are shown
 const NARROW = 330 // pixels of a node's width up to which the buttons take two lines
 const ROW = 28
 const SMALLEST = 96 // pixels of the picture's height
@@ -62,7 +63,7 @@ export class Player {
   heightAt(width) {
     const { videoWidth, videoHeight } = this.video
     const ratio = videoWidth ? videoHeight / videoWidth : 9 / 16
-    return CHROME + (width < NARROW ? ROW : 0) + Math.min(LARGEST, Math.max(SMALLEST, (width - 20) * ratio))
+    return CHROME + (isMeasured(this.clip) ? EVENTS : 0) + (width < NARROW ? ROW : 0) + Math.min(LARGEST, Math.max(SMALLEST, (width - 20) * ratio))
   }
 
   setLoop(on) {
@@ -101,19 +102,20 @@ export class Player {
     const picture = (height, ...children) =>
       svg('svg', { viewBox: `0 0 ${WIDTH} ${height}`, preserveAspectRatio: 'none', height }, ...children)
     const drawn = el('div', { class: 'harmony-drawn', 'aria-hidden': 'true' })
-    drawn.append(picture(WAVE, this.wave), this.seen, picture(JOIN, this.joins), this.heard, this.cursor)
+    this.joined = picture(JOIN, this.joins)
+    drawn.append(picture(WAVE, this.wave), this.seen, this.joined, this.heard, this.cursor)
     this.line = el('div', { class: 'harmony-line', role: 'slider', tabindex: 0, 'aria-label': 'Position in the clip', 'aria-valuemin': 0 }, drawn)
     this.found = el('p', { class: 'harmony-found' })
     this.words = el('ul', { class: 'harmony-unseen', 'aria-label': 'Events' })
-    const legend = el('p', { class: 'harmony-legend', 'aria-hidden': 'true' })
-    legend.append(
+    this.legend = el('p', { class: 'harmony-legend', 'aria-hidden': 'true' })
+    this.legend.append(
       el('span', { class: 'is-matched' }, 'seen (above) and heard (below)'),
       el('span', { class: 'is-alone' }, 'only one of them'),
     )
     const controls = el('div', { class: 'harmony-controls' })
     controls.append(this.play, this.back, this.next, this.loop, this.mute, this.choice, this.time)
-    this.element = el('div', { class: 'harmony-player', role: 'group', 'aria-label': 'Clip with its events' })
-    this.element.append(this.video, this.message, controls, this.line, legend, this.found, this.words)
+    this.element = el('div', { class: 'harmony-player', role: 'group' })
+    this.element.append(this.video, this.message, controls, this.line, this.legend, this.found, this.words)
     this.setLoop(loop)
   }
 
@@ -219,8 +221,13 @@ export class Player {
       const marks = this.#events.filter((event) => event.kind === kind)
       this[kind].replaceChildren(...marks.map((event) => this.#mark(event)))
     }
+    const measured = isMeasured(clip)
+    this.element.setAttribute('aria-label', measured ? 'Clip with its events' : 'Clip')
+    for (const part of [this.back, this.next, this.seen, this.joined, this.heard, this.legend, this.found]) {
+      part.toggleAttribute('hidden', !measured)
+    }
     const across = (time) => placeOf(time, clip.seconds) * WIDTH
-    const lines = clip.pairs.map(([i, j]) => svg('line', { x1: across(clip.seen[i]), x2: across(clip.heard[j]), y1: 0, y2: JOIN }))
+    const lines = (clip.pairs ?? []).map(([i, j]) => svg('line', { x1: across(clip.seen[i]), x2: across(clip.heard[j]), y1: 0, y2: JOIN }))
     this.joins.replaceChildren(...lines)
     this.found.textContent = foundInWords(clip)
     this.words.replaceChildren(...this.#events.map((event) => el('li', {}, eventInWords(event))))

@@ -1,4 +1,4 @@
-// The player on a node that measured a clip. It is not there until there is something to play.
+// The player on a node that made or measured a clip. It is not there until there is something to play.
 
 import { after, makeRoom, place } from './dom.js'
 import { Player } from './player.js'

@@ -1,8 +1,11 @@
 // What the pack's own routes answer; null where the server does not know them, as one with an older pack would not.
 
+const KEPT = 200 // answers
+
 export class Server {
   #api
   #checkpoints = new Map()
+  #memory = new Map()
 
   constructor(api) {
     this.#api = api
@@ -20,6 +23,27 @@ export class Server {
       this.#checkpoints.set(name, answer)
     }
     return this.#checkpoints.get(name)
+  }
+
+  /** Bytes that a model and a step of it take at a size, `{weights, step}`; null where nobody can say. */
+  memory(question) {
+    const query = String(new URLSearchParams(question))
+    if (!this.#memory.has(query)) {
+      if (this.#memory.size >= KEPT) this.#memory.clear()
+      const answer = this.#ask(`/harmony/memory?${query}`).then((found) => {
+        const usable = found?.weights > 0 && found.step > 0
+        if (!usable) this.#memory.delete(query)
+        return usable ? found : null
+      })
+      this.#memory.set(query, answer)
+    }
+    return this.#memory.get(query)
+  }
+
+  /** Say whether this page wants to play what is decoded. */
+  wantsPlayer(client, on) {
+    const body = JSON.stringify({ client, on })
+    return this.#ask('/harmony/player', { method: 'POST', body, headers: { 'Content-Type': 'application/json' } })
   }
 
   /** How a checkpoint reads a transcript, or an error to show; null where nobody can say. */

@@ -54,8 +54,14 @@ export function eventInWords({ time, kind, partner }) {
   return `${kind} at ${said(time)} s, ${rest}`
 }
 
+/** Whether what happens in a clip was looked for. */
+export function isMeasured(clip) {
+  return Number.isFinite(clip?.score)
+}
+
 /** What was found, in a line. */
 export function foundInWords(clip) {
+  if (!isMeasured(clip)) return ''
   const counts = `${clip.seen.length} seen, ${clip.heard.length} heard, ${clip.pairs.length} together`
   const score = `score ${clip.score.toFixed(2)}`
   if (!clip.clear) return `${counts} · ${score}`
@@ -74,6 +80,8 @@ export function neighbour(events, seconds, forward) {
 
 /** Whether the data are a clip this player can show; an older or newer server may send something else. */
 export function isClip(clip) {
-  const lists = ['seen', 'heard', 'pairs', 'peaks'].every((key) => Array.isArray(clip?.[key]))
-  return lists && typeof clip.filename === 'string' && [clip.seconds, clip.fps, clip.score, clip.offset_ms].every(Number.isFinite)
+  const lists = isMeasured(clip) ? ['peaks', 'seen', 'heard', 'pairs'] : ['peaks']
+  const numbers = isMeasured(clip) ? ['seconds', 'fps', 'offset_ms'] : ['seconds', 'fps']
+  const whole = lists.every((key) => Array.isArray(clip?.[key])) && numbers.every((key) => Number.isFinite(clip[key]))
+  return whole && typeof clip.filename === 'string'
 }

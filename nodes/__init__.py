@@ -21,6 +21,7 @@ from .latents import (
     HarmonySaveLatent,
 )
 from .loaders import HarmonyLoadCheckpoint
+from .lora import HarmonyLoadLora
 from .measure import HarmonySoundSourceMap, HarmonySyncReport
 from .sampling import HarmonyKSampler, HarmonySampler, HarmonySyncCFG, HarmonySyncGuider
 
@@ -38,6 +39,7 @@ class HarmonyExtension(ComfyExtension):
         """The nodes, in the order of a graph."""
         return [
             HarmonyLoadCheckpoint,
+            HarmonyLoadLora,
             HarmonyDemoMedia,
             HarmonyEncode,
             HarmonyEmptyLatent,

@@ -42,5 +42,7 @@ class HarmonyDecode(io.ComfyNode):
     def execute(cls, latent: Any, video_vae: Any, audio_vae: Any, clip: int = 0) -> io.NodeOutput:
         """Decode."""
         from .bridge.decode import decode
+        from .bridge.player import watched
 
-        return io.NodeOutput(*decode(latent, video_vae, audio_vae, clip))
+        decoded = decode(latent, video_vae, audio_vae, clip)
+        return io.NodeOutput(*decoded, ui=watched(*decoded))

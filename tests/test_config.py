@@ -12,7 +12,7 @@ def test_presets_survive_the_way_through_metadata(name):
 
 
 def test_unknown_preset_names_the_known():
-    with pytest.raises(ValueError, match="no preset 'huge'; there are 5b, tiny"):
+    with pytest.raises(ValueError, match="no preset 'huge'; there are 5b, tiny, ovi-720, ovi-960"):
         preset("huge")
 
 

@@ -12,7 +12,7 @@ from harmony_core.canvas import Canvas
 from harmony_core.conditioning import Conditioning
 from harmony_core.denoiser import Denoiser, Setting
 from harmony_core.drivers import DriverCache, MemoryBudget
-from harmony_core.guidance import Guidance, modality_guidance, sync_guidance, text_guidance
+from harmony_core.guidance import Evaluation, Guidance, Guide, modality_guidance, sync_guidance, text_guidance
 from harmony_core.models.alignment import align
 from harmony_core.models.branch import Layout, Stream
 from harmony_core.models.harmony import Harmony
@@ -227,14 +227,36 @@ def test_a_negative_prompt_takes_the_texts_place(model):
     assert torch.isfinite(negative.video).all()
 
 
-def test_layers_are_skipped_only_without_text(model):
-    guidance = text_guidance(AV(4.0, 4.0))
-    base = sample(model, setting(guidance=guidance), seeds=[1], schedule=SHORT).latents
-    skipping = sample(model, setting(guidance=guidance, skip_layers=(1,)), seeds=[1], schedule=SHORT).latents
-    assert distance(base, skipping) > 1e-4
-    plain = setting(guidance=Guidance(), skip_layers=(1,))
-    unguided = sample(model, setting(guidance=Guidance()), seeds=[1], schedule=SHORT).latents
-    assert distance(sample(model, plain, seeds=[1], schedule=SHORT).latents, unguided) == 0
+def test_layers_are_skipped_in_the_pass_without_text_alone(model):
+    x, sigma = small_latents(seed=3), AV(0.5, 0.5)
+    velocity = Denoiser(model, setting(guidance=text_guidance(AV(4.0, 3.0), skip_layers=(1,))))(x, sigma)
+    told, times = small_conditioning(), AV(torch.full((1, 1), 0.5), torch.full((1, 1), 0.5))
+    full = model(x, times, model.prepare(told, 1))
+    less = model(x, times, model.prepare(told.without_text(), 1), skip_layers=(1,))
+    assert distance(velocity, full.map(lambda v, w, s: w + s * (v - w), less, AV(4.0, 3.0))) <= 1e-5
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("text", ["null", "additive"])
+def test_skipped_layers_are_skipped_in_every_way_the_model_is_run(text, name, model):
+    more = {"text_scale": AV(4.0, 4.0)} if text == "additive" else {}
+    runs = {}
+    for skip in ((), (1,)):
+        guidance = sync_guidance(AV(3.0, 2.0), text=text, skip_layers=skip, **more)
+        cached = sample(model, setting(name, guidance=guidance), seeds=[1], schedule=SHORT).latents
+        plain = sample(model, setting(name, guidance=guidance, use_cache=False), seeds=[1], schedule=SHORT).latents
+        assert distance(cached, plain) <= 1e-5
+        runs[skip] = cached
+    assert distance(runs[()], runs[1,]) > 1e-4
+
+
+def test_a_driver_is_kept_apart_for_a_pass_that_skips_layers(model):
+    """The same driver, with the same text, read through all layers and through some."""
+    anchors = Evaluation(company="mute"), Evaluation(company="mute", skip_layers=(0,))
+    both = Guidance(guides=tuple(Guide(anchor=anchor, scale=AV(2.0, 2.0)) for anchor in anchors))
+    cached = sample(model, setting(guidance=both), seeds=[1], schedule=SHORT).latents
+    plain = sample(model, setting(guidance=both, use_cache=False), seeds=[1], schedule=SHORT).latents
+    assert distance(cached, plain) <= 1e-5
 
 
 @pytest.mark.parametrize("name", ["joint", "audio-driven", "video-driven"])
@@ -345,7 +367,7 @@ def test_frames_that_hear_nothing_have_an_empty_map():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"skip_layers": (7,)}, "layers to skip are 0 to 1, got"),
+        ({"guidance": text_guidance(AV(4.0, 3.0), skip_layers=(7,))}, r"layers to skip are 0 to 1, got \[7\]"),
         ({"anchors": small_latents().map(lambda x: x * float("nan"))}, "anchor has values that are not finite"),
         ({"told": Conditioning(reference=torch.zeros(1, 20, 0))}, "have no length"),
         ({"told": Conditioning(transcript=torch.zeros(1, 5))}, "symbols are .* int64"),

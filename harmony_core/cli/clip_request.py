@@ -8,24 +8,28 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from ..codecs.audio import resample
-from ..config import SymbolEncoderConfig
+from ..config import HarmonyConfig, SymbolEncoderConfig
 from ..encoders.symbols import to_symbols
 from ..flow import adjust_times, shifted_schedule
 from ..geometry import ClipSpec
 from ..guidance import Guidance, SyncText, sync_guidance, text_guidance
 from ..media import probe, read_audio, read_image, read_video, to_mono
-from ..pipeline import Request, Schedule, check_voice
+from ..pipeline import Request, Schedule, check_voice, texts_of
+from ..recipes import RECIPES, Recipe, recipe_for
 from ..runtime import usable_device
 from ..sampling import sampler
 from ..types import AV, Audio, Video
 from ..weights.builtin import resolve
 from ..weights.inspect import Description, inspect
+from ..weights.ovi import OviFiles, trained_on
 from ..weights.trained import usual_clip
 from .clip_files import ClipFiles
+from .lora_options import Loras, parse_lora, read_loras
 from .sizes import parse_size
 
 LONGEST_VOICE = 3.0
@@ -35,7 +39,10 @@ _LONGEST, _FASTEST = 600.0, 1000.0  # seconds, as much as media reads; pictures 
 _LARGEST_SEED, _MOST_CLIPS, _MOST_THREADS = 1 << 62, 1000, 1024
 _WORLD_SIZE = (64, 64)
 
+_PARTS = ("audio_checkpoint", "text_encoder", "video_vae", "audio_vae", "vocoder")
+
 Note = Callable[[str], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +55,8 @@ class Plan:
         request: the clip to make.
         guidance: how it is guided.
         schedule: how it is sampled.
+        loras: for the checkpoint's model, each with its strength.
+        texts: what an encoder of captions outside of the model is asked for.
         files: where each clip goes.
         marked: whether impacts are marked on the sheets: the checkpoint knows the small world.
     """
@@ -57,6 +66,8 @@ class Plan:
     request: Request
     guidance: Guidance
     schedule: Schedule
+    loras: Loras
+    texts: frozenset[str]
     files: tuple[ClipFiles, ...]
     marked: bool
 
@@ -91,9 +102,10 @@ def check_options(args: argparse.Namespace) -> None:
         raise ValueError("--start is a time in --audio or --video: give one of them")
     if args.start is not None and not (math.isfinite(args.start) and args.start >= 0):
         raise ValueError(f"--start is a number of seconds from 0 on, got {args.start}")
+    for text in args.lora:
+        parse_lora(text)
     _size(args)
-    _schedule(args)
-    _guidance(args)
+    _check_numbers(args)
 
 
 def plan(args: argparse.Namespace, *, note: Note) -> Plan:
@@ -108,14 +120,22 @@ def plan(args: argparse.Namespace, *, note: Note) -> Plan:
     """
     device = usable_device(args.device)
     files = _files(args)
-    found = _checkpoint(args)
-    request = _request(args, found, note)
+    _check_parts(args)
+    found = _checkpoint(args, note)
+    assert found.config is not None
+    recipe = RECIPES[args.recipe or recipe_for(found.config)]
+    schedule, guidance = _schedule(args, recipe), _guidance(args, recipe)
+    _check_skipped(guidance, found.config)
+    loras = read_loras(args.lora, found.config, note)
+    request = _request(args, found, recipe, note)
     return Plan(
         checkpoint=found.path,
         device=device,
         request=request,
-        guidance=_guidance(args),
-        schedule=_schedule(args),
+        guidance=guidance,
+        schedule=schedule,
+        loras=loras,
+        texts=frozenset() if found.config.caption else frozenset(texts_of(request, found.config)),
         files=files,
         marked=_knows_world(found),
     )
@@ -126,24 +146,82 @@ def _size(args: argparse.Namespace) -> tuple[int, int] | None:
     return None if args.size is None else parse_size(args.size)
 
 
-def _schedule(args: argparse.Namespace) -> Schedule:
-    adjust_times(shifted_schedule(args.steps, shift=args.shift), gamma=args.gamma)
-    sampler(args.sampler)
-    return Schedule(steps=args.steps, shift=args.shift, gamma=args.gamma, sampler=args.sampler)
+def _check_parts(args: argparse.Namespace) -> None:
+    """Refuse files of parts that are not there, before anything is read."""
+    for option in _PARTS:
+        path = getattr(args, option)
+        if path is not None and not path.exists():
+            raise ValueError(f"--{option.replace('_', '-')}: there is no file {path}")
+    if args.vocoder is not None and args.audio_vae is None:
+        raise ValueError("--vocoder belongs to --audio-vae: give that too")
 
 
-def _guidance(args: argparse.Namespace) -> Guidance:
-    sync, text = AV(args.sync_video, args.sync_audio), AV(args.text_video, args.text_audio)
+def _check_numbers(args: argparse.Namespace) -> None:
+    """Refuse numbers of sampling that do for no recipe: which one it is, the checkpoint says."""
+    recipes = RECIPES.values() if args.recipe is None else [RECIPES[args.recipe]]
+    refusals = [_refusal(args, recipe) for recipe in recipes]
+    if refusals[0] is not None and None not in refusals:
+        raise refusals[0]
+
+
+def _refusal(args: argparse.Namespace, recipe: Recipe) -> ValueError | None:
+    try:
+        _schedule(args, recipe)
+        _guidance(args, recipe)
+    except ValueError as error:
+        return error
+    return None
+
+
+def _schedule(args: argparse.Namespace, recipe: Recipe) -> Schedule:
+    schedule = Schedule(
+        steps=_given(args.steps, recipe.steps),
+        shift=_given(args.shift, recipe.shift),
+        gamma=args.gamma,
+        sampler=_given(args.sampler, recipe.sampler),
+    )
+    adjust_times(shifted_schedule(schedule.steps, shift=schedule.shift), gamma=schedule.gamma)
+    sampler(schedule.sampler)
+    return schedule
+
+
+def _guidance(args: argparse.Namespace, recipe: Recipe) -> Guidance:
+    sync = AV(args.sync_video, args.sync_audio).map(_given, recipe.sync)
+    text = AV(args.text_video, args.text_audio).map(_given, recipe.text)
+    skip = recipe.skip_layers if args.skip_layers is None else _layers(args.skip_layers)
     by_text = any(scale != 1 for scale in text)
+    if args.sync_text == "null" and args.text_video is None and args.text_audio is None:
+        text, by_text = AV(1.0, 1.0), False  # which guides by the text already
     mode: SyncText = args.sync_text or ("additive" if by_text else "same")
     if mode == "additive" and not by_text:
         raise ValueError("--sync-text additive needs --text-video or --text-audio, the scales of the text guidance")
-    if any(t.strip() for t in (args.negative, args.negative_sound)) and not by_text and mode != "null":
-        raise ValueError("--negative is for guidance by the text: give --text-video or --text-audio too")
-    both = sync_guidance(sync, text=mode, text_scale=text)
+    if not by_text and mode != "null":
+        if any((t or "").strip() for t in (args.negative, args.negative_sound)):
+            raise ValueError("--negative is for guidance by the text: give --text-video or --text-audio too")
+        if args.skip_layers:
+            raise ValueError("--skip-layers is for guidance by the text: give --text-video or --text-audio too")
+    both = sync_guidance(sync, text=mode, text_scale=text, skip_layers=skip)
     if all(scale == 1 for scale in sync):  # its anchors need not be made then
-        return text_guidance(text) if by_text else Guidance()
+        return text_guidance(text, skip_layers=skip) if by_text else Guidance()
     return both
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in text.split(",") if word.strip())
+    except ValueError as error:
+        raise ValueError(f"--skip-layers is numbers such as 11 or 9,11, or nothing for none, got {text!r}") from error
+
+
+def _check_skipped(guidance: Guidance, config: HarmonyConfig) -> None:
+    layers = config.video.layers
+    skipped = sorted({layer for one in guidance.guides for layer in one.anchor.skip_layers})
+    if any(not 0 <= layer < layers for layer in skipped):
+        raise ValueError(f"--skip-layers of this checkpoint are 0 to {layers - 1}, got {', '.join(map(str, skipped))}")
+
+
+def _given(value: T | None, default: T) -> T:
+    return default if value is None else value
 
 
 def _files(args: argparse.Namespace) -> tuple[ClipFiles, ...]:
@@ -155,6 +233,8 @@ def _files(args: argparse.Namespace) -> tuple[ClipFiles, ...]:
     for folder in {path.parent for path in files[0].all()}:
         _check_folder(folder)
     given = [path for path in (args.voice, args.image, args.audio, args.video) if path is not None]
+    given += [parse_lora(text)[0] for text in args.lora]
+    given += [Path(args.checkpoint), *(path for option in _PARTS if (path := getattr(args, option)) is not None)]
     read = {path.resolve(): path for path in given}
     for path in (path for one in files for path in one.all()):
         if path.resolve() in read:
@@ -171,36 +251,68 @@ def _check_folder(folder: Path) -> None:
         raise ValueError(f"cannot write to the folder {folder}: {error.strerror or error}") from error
 
 
-def _checkpoint(args: argparse.Namespace) -> Description:
+def _checkpoint(args: argparse.Namespace, note: Note) -> Description:
     """What the checkpoint is, if it can do what is asked."""
     path = resolve(args.checkpoint)
     found = inspect(path)
+    if found.kind == "ovi":
+        found = _ovi(args, found, note)
+    elif args.audio_checkpoint is not None or args.ovi_size is not None:
+        raise ValueError(f"--audio-checkpoint and --ovi-size are for Ovi, {path} is {found.what}")
     config = found.config
     if config is None:
         raise ValueError(f"{path} cannot generate clips, it is {found.what}")
-    if found.codecs.video is None or found.codecs.audio is None:
-        raise ValueError(f"{path} lacks codecs, it is {found.what}; give an all-in-one checkpoint")
-    if args.say is not None and config.speech is None:
+    carried = found.codecs
+    if (carried.video or args.video_vae) is None or (carried.audio or args.audio_vae) is None:
+        raise ValueError(
+            f"{path} lacks codecs, it is {found.what}; give an all-in-one checkpoint, or --video-vae and --audio-vae"
+        )
+    if args.say is not None and config.speech is None and not config.one_prompt:
         raise ValueError(f"{path} has no transcript encoder: leave --say out")
+    if args.voice is not None and config.one_prompt:
+        raise ValueError(f"{path} takes no reference voice: leave --voice out")
     if args.sound_map and config.interaction.kind != "frame_wise":
         raise ValueError(
             f"{path} has no frame-wise attention, which --sound-map shows: its interaction is {config.interaction.kind}"
         )
+    _check_texts(args, config, path)
+    return found
+
+
+def _ovi(args: argparse.Namespace, found: Description, note: Note) -> Description:
+    """Ovi's files with their config, which no metadata says."""
+    files = OviFiles(found.path, args.audio_checkpoint)
+    size = files.which(args.ovi_size)
+    if args.ovi_size is None:
+        note(f"{found.path.name} is taken for Ovi's model {size}, by its name (else say --ovi-size)")
+    config = files.config(size)
+    return replace(found, config=config, clip=trained_on(size, config))
+
+
+def _check_texts(args: argparse.Namespace, config: HarmonyConfig, path: Path) -> None:
+    """Refuse texts the checkpoint cannot be told, or no encoder for those it can."""
     captions = {
         "the caption": args.caption,
         "--sound": args.sound,
-        "--negative": args.negative,
-        "--negative-sound": args.negative_sound,
+        "--negative": args.negative or "",
+        "--negative-sound": args.negative_sound or "",
     }
-    for option, text in captions.items():
-        if not text.strip():
-            continue
-        if config.caption is None:
-            raise ValueError(f"{path} has no caption encoder of its own, and umT5 is not run here: leave {option} out")
-        _check_text(option, text, config.caption)
+    if config.caption is not None:
+        if args.text_encoder is not None:
+            raise ValueError(f"{path} has a caption encoder of its own: leave --text-encoder out")
+        for option, text in captions.items():
+            if text.strip():
+                _check_text(option, text, config.caption)
+    elif args.text_encoder is None:
+        if config.one_prompt:
+            raise ValueError(f"{path} is told by umT5: give its folder or file with --text-encoder")
+        given = [option for option, text in captions.items() if text.strip()]
+        if given:
+            raise ValueError(
+                f"{path} has no caption encoder of its own: give umT5 with --text-encoder, or leave {given[0]} out"
+            )
     if args.say is not None and config.speech is not None:
         _check_text("--say", args.say, config.speech)
-    return found
 
 
 def _check_text(option: str, text: str, encoder: SymbolEncoderConfig) -> None:
@@ -222,7 +334,7 @@ def _knows_world(found: Description) -> bool:
     return found.config is not None and found.config.caption is not None and (trained.height, trained.width) == _WORLD_SIZE
 
 
-def _request(args: argparse.Namespace, found: Description, note: Note) -> Request:
+def _request(args: argparse.Namespace, found: Description, recipe: Recipe, note: Note) -> Request:
     trained = _trained(found)
     height, width = _size(args) or (trained.height, trained.width)
     wanted = ClipSpec.nearest(
@@ -241,7 +353,7 @@ def _request(args: argparse.Namespace, found: Description, note: Note) -> Reques
         voice=voice,
         image=image,
         drive=drive,
-        negative=AV(args.negative, args.negative_sound),
+        negative=AV(args.negative, args.negative_sound).map(_given, recipe.negative),
     )
 
 

@@ -15,10 +15,20 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .memory_options import add_memory, check_memory, saving_for
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+    from torch import Tensor
+
     from ..pipeline import Clip, Pipeline
     from .clip_request import Plan
+    from .memory_options import Saving
 
+SIZES = ("720x720_5s", "960x960_5s", "960x960_10s")
+"""Of Ovi's models, as ``weights.ovi.SIZES``: parsing options imports no model code."""
 SUMMARY = "generate a clip from words, a voice, pictures or sound"
 
 
@@ -31,7 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         default="harmony-tiny",
         metavar="FILE",
-        help="all-in-one checkpoint, or a built-in one (default: %(default)s)",
+        help="all-in-one checkpoint, a model with its codecs beside it, or a built-in one (default: %(default)s)",
+    )
+    _add_parts(parser)
+    parser.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE[:STRENGTH]",
+        help="a LoRA of Wan2.2-5B, for the video branch, or of the checkpoint; several add up (strength: 1)",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="CLIP.mp4", help="the file to write")
     parser.add_argument("--save-latents", type=Path, metavar="FILE", help="write the latents too, to a .safetensors file")
@@ -42,7 +60,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), help="to compute the model in (default: the checkpoint's)"
     )
+    add_memory(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: torch's choice)")
+
+
+def _add_parts(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--audio-checkpoint", type=Path, metavar="FILE", help="the audio tower of Ovi in two files")
+    parser.add_argument(
+        "--ovi-size", choices=SIZES, help="which of Ovi's models the checkpoint is (default: what its file's name says)"
+    )
+    parser.add_argument(
+        "--text-encoder", type=Path, metavar="PATH", help="umT5, a folder or a file, for models without an encoder of captions"
+    )
+    parser.add_argument("--video-vae", type=Path, metavar="FILE", help="Wan2.2's video VAE (default: the checkpoint's)")
+    parser.add_argument(
+        "--audio-vae", type=Path, metavar="FILE", help="MMAudio's VAE, or a file with its vocoder (default: the checkpoint's)"
+    )
+    parser.add_argument("--vocoder", type=Path, metavar="FILE", help="the vocoder of --audio-vae")
 
 
 def _add_contents(parser: argparse.ArgumentParser) -> None:
@@ -62,9 +96,9 @@ def _add_contents(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--video", type=Path, metavar="FILE", help="a video to make sound for; its pictures are kept")
     parser.add_argument("--start", type=float, metavar="S", help="seconds of --audio or --video to skip (default: 0)")
     parser.add_argument(
-        "--negative", default="", metavar="TEXT", help="what is not to be seen; needs --text-video or --text-audio"
+        "--negative", metavar="TEXT", help="what is not to be seen; needs --text-video or --text-audio (default: the recipe's)"
     )
-    parser.add_argument("--negative-sound", default="", metavar="TEXT", help="what is not to be heard; likewise")
+    parser.add_argument("--negative-sound", metavar="TEXT", help="what is not to be heard; likewise")
 
 
 def _add_shape(parser: argparse.ArgumentParser) -> None:
@@ -80,19 +114,24 @@ def _add_shape(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_sampling(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--steps", type=int, default=24, metavar="N", help="sampling steps (default: 24)")
-    parser.add_argument("--shift", type=float, default=5.0, help="of the schedule towards noise (default: 5)")
-    parser.add_argument("--sampler", default="unipc", help="euler, heun, dpmpp_2m or unipc (default: unipc)")
+    parser.add_argument(
+        "--recipe",
+        choices=("harmony", "ovi"),
+        help="whose numbers are the defaults of what follows (default: the checkpoint's: SyncCFG, or Ovi's 50 steps, text "
+        "guidance at 4 and 3, layer 11 skipped, and its negative texts)",
+    )
+    parser.add_argument("--steps", type=int, metavar="N", help="sampling steps (default: 24; ovi: 50)")
+    parser.add_argument("--shift", type=float, help="of the schedule towards noise (default: 5)")
+    parser.add_argument("--sampler", help="euler, heun, dpmpp_2m or unipc (default: unipc)")
     parser.add_argument(
         "--gamma", type=float, default=1.0, help="above 1 the picture settles before the sound (default: 1, together)"
     )
-    for name, default, what in (("video", 3.0, "picture to the sound"), ("audio", 2.0, "sound to the picture")):
+    for name, default, what in (("video", 3, "picture to the sound"), ("audio", 2, "sound to the picture")):
         parser.add_argument(
             f"--sync-{name}",
             type=float,
-            default=default,
             metavar="SCALE",
-            help=f"SyncCFG: how strictly to keep the {what} (default: {default:g}; 1 is off)",
+            help=f"SyncCFG: how strictly to keep the {what} (default: {default}; ovi: 1, which is off)",
         )
     parser.add_argument(
         "--sync-text",
@@ -100,14 +139,18 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
         help="SyncCFG's anchors know the text (same), or do not, which also guides by the text (null), or know it with text "
         "guidance beside them (additive); default: additive with --text-video or --text-audio, else same",
     )
-    for name, what in (("video", "picture"), ("audio", "sound")):
+    for name, default, what in (("video", 4, "picture"), ("audio", 3, "sound")):
         parser.add_argument(
             f"--text-{name}",
             type=float,
-            default=1.0,
             metavar="SCALE",
-            help=f"how strictly the {what} is to follow the text (default: 1, off; it costs a pass more)",
+            help=f"how strictly the {what} is to follow the text (default: 1, off, it costs a pass more; ovi: {default})",
         )
+    parser.add_argument(
+        "--skip-layers",
+        metavar="N,...",
+        help="layers left out of passes without text, which makes what these layers do stronger (default: none; ovi: 11)",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -120,27 +163,51 @@ def run(args: argparse.Namespace) -> None:
     from .clip_request import check_options, plan
 
     check_options(args)
+    check_memory(args)
     wanted = plan(args, note=_note)
-    pipeline = _load(args, wanted)
+    saving = saving_for(args, wanted, _note)
+    pipeline = _load(args, wanted, saving)
     for number in range(args.count):
-        clip, written = _make(args, wanted, pipeline, number)
+        clip, written = _make(args, wanted, pipeline, saving, number)
         print(f"wrote {', '.join(map(str, written))}", flush=True)
-    print(_passes(clip, args.steps))
+    print(_passes(clip, wanted.schedule.steps))
 
 
-def _load(args: argparse.Namespace, wanted: Plan) -> Pipeline:
+def _load(args: argparse.Namespace, wanted: Plan, saving: Saving) -> Pipeline:
     import torch
 
-    from ..pipeline import Pipeline
+    from ..pipeline import Parts, Pipeline
     from ..runtime import Runtime
+    from ..weights.lora import merge_loras
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     dtype = None if args.dtype is None else getattr(torch, args.dtype)
-    return Pipeline.load(wanted.checkpoint, runtime=Runtime(device=wanted.device, dtype=dtype))
+    parts = Parts(
+        audio_tower=args.audio_checkpoint,
+        ovi_size=args.ovi_size,
+        video_vae=args.video_vae,
+        audio_vae=args.audio_vae,
+        vocoder=args.vocoder,
+        text=None if args.text_encoder is None else _encoded(args.text_encoder, wanted, dtype),
+    )
+    runtime = Runtime(device=wanted.device, dtype=dtype)
+    pipeline = Pipeline.load(wanted.checkpoint, runtime=runtime, offload=saving.offload, tiling=saving.tiling, parts=parts)
+    merge_loras(pipeline.model, wanted.loras)
+    return pipeline
 
 
-def _make(args: argparse.Namespace, wanted: Plan, pipeline: Pipeline, number: int) -> tuple[Clip, list[Path]]:
+def _encoded(path: Path, wanted: Plan, dtype: torch.dtype | None) -> Callable[[str], Tensor]:
+    """All texts of the run; the encoder, as large as a model, is gone before the model comes."""
+    import torch
+
+    from ..weights.umt5 import encode_texts
+
+    exact = torch.float32 if dtype is torch.float32 else torch.bfloat16  # it overflows in float16
+    return encode_texts(path, wanted.texts, device=wanted.device, dtype=exact).__getitem__
+
+
+def _make(args: argparse.Namespace, wanted: Plan, pipeline: Pipeline, saving: Saving, number: int) -> tuple[Clip, list[Path]]:
     """One clip, made and written."""
     import torch
 
@@ -159,6 +226,7 @@ def _make(args: argparse.Namespace, wanted: Plan, pipeline: Pipeline, number: in
                 seeds=[args.seed + number],
                 guidance=wanted.guidance,
                 schedule=wanted.schedule,
+                budget=saving.budget,
                 recorder=recorder,
                 on_step=lambda step: sampling(step.index + 1, step.steps),
                 on_decode=decoding,
@@ -167,7 +235,8 @@ def _make(args: argparse.Namespace, wanted: Plan, pipeline: Pipeline, number: in
         # On a CPU torch has no exception of its own for this.
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
-        raise ValueError(f"not enough memory on {wanted.device} for this clip: make it shorter or smaller") from error
+        hint = "" if saving.offload or wanted.device.type == "cpu" else ", or give --offload layers"
+        raise ValueError(f"not enough memory on {wanted.device} for this clip: make it shorter or smaller{hint}") from error
     maps = None if recorder is None else recorder.maps()[0]
     return clip, write_clip(wanted.files[number], clip, wanted.request.spec, maps=maps, marked=wanted.marked)
 

@@ -13,7 +13,8 @@ exactly, and the second is done once a run instead of once a step.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -78,6 +79,21 @@ class DriverMemory(Protocol):
         ...
 
 
+class Residency(Protocol):
+    """Whoever keeps the layers' weights elsewhere until it is their turn; see :mod:`harmony_core.offload`."""
+
+    def in_turn(self, works: Sequence[Sequence[nn.Module]]) -> AbstractContextManager[Iterator[int]]:
+        """Work piece by piece.
+
+        Args:
+            works: the modules each piece of work computes with, in order.
+
+        Returns:
+            A context with the numbers of ``works``; the weights of each are there until the next is asked for.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class _Pass:
     """What one run through the layers does besides the branches' own work.
@@ -135,15 +151,17 @@ class Harmony(nn.Module):
         self.config = config
         self.gradient_checkpointing = False
         """Training: hold what is between layers and compute each layer again for its gradient."""
+        self.residency: Residency | None = None
+        """Brings the layers' weights where they are not always there; None where they are."""
         self.video = Branch(config.video, runtime)
         self.audio = Branch(config.audio, runtime)
         self.interaction = Interactions(config, runtime)
         self.speech = SymbolEncoder(config.speech, config.audio.dim, runtime) if config.speech else None
         self.caption = SymbolEncoder(config.caption, config.video.text_dim, runtime) if config.caption else None
         # Where captions come from an encoder outside the model, "no caption" is a learned token; a caption encoder of its
-        # own has filler for that.
+        # own has filler for that, and a model of one prompt has neither.
         self.null = nn.ParameterDict()
-        if config.caption is None:
+        if config.caption is None and not config.one_prompt:
             self.null = nn.ParameterDict({m.value: runtime.empty(1, 1, self.branch(m).config.text_dim) for m in Modality})
 
     def branch(self, modality: Modality) -> Branch:
@@ -190,12 +208,14 @@ class Harmony(nn.Module):
         like = torch.empty(0, device=device, dtype=dtype)
         if conditioning.transcript is not None and self.speech is None:
             raise ValueError("this checkpoint has no transcript encoder; leave the transcript out")
+        if conditioning.reference is not None and self.config.one_prompt:
+            raise ValueError("this checkpoint takes no reference voice; leave it out")
         captions = AV(conditioning.video_caption, conditioning.audio_caption)
         context = AV.of(lambda m: self._embed_caption(m, captions[m], conditioning.dropped, batch, like))
         if self.speech is not None:
             speech = self._embed_transcript(self.speech, conditioning, batch, like)
             context = context.replace(Modality.AUDIO, torch.cat([speech, context.audio], dim=1))
-        return Context(AV.of(lambda m: self.branch(m).read_context(context[m])), self._prefix(conditioning, batch, like))
+        return Context(AV.of(lambda m: self._read_context(m, context[m])), self._prefix(conditioning, batch, like))
 
     def forward(
         self,
@@ -323,6 +343,8 @@ class Harmony(nn.Module):
         return torch.where(dropped[:, None, None], nothing, branch.embed_text(caption))
 
     def _no_caption(self, modality: Modality, like: Tensor) -> Tensor:
+        if self.config.one_prompt:
+            raise ValueError(f"this model knows no missing {modality.value} caption; give umT5's encoding of an empty text")
         if self.caption is None:
             return self.null[modality.value].to(like)
         return self.caption(_filler(self.caption, like), like.dtype)
@@ -334,6 +356,14 @@ class Harmony(nn.Module):
         if conditioning.dropped is not None:
             transcript = torch.where(conditioning.dropped[:, None], FILLER, transcript)
         return speech(transcript, like.dtype)
+
+    def _read_context(self, modality: Modality, context: Tensor) -> list[KeysValues]:
+        branch = self.branch(modality)
+        if self.residency is None:
+            return branch.read_context(context)
+        texts = [block.cross_attn for block in branch.blocks]
+        with self.residency.in_turn([(text.k, text.norm_k, text.v) for text in texts]) as turns:
+            return [texts[turn].keys_values(context) for turn in turns]
 
     def _prefix(self, conditioning: Conditioning, batch: int, like: Tensor) -> Tensor | None:
         if conditioning.reference is not None:
@@ -375,9 +405,22 @@ class Harmony(nn.Module):
         return _Pass(exchanges=exchanges, readers=readers, prefix_tokens=context.prefix_tokens)
 
     def _run(self, streams: Streams, work: _Pass) -> Streams:
-        for index in range(self.config.video.layers):
-            if index in work.skip_layers:
-                continue
+        layers = [index for index in range(self.config.video.layers) if index not in work.skip_layers]
+        if self.residency is None:
+            return self._through(layers, streams, work)
+        with self.residency.in_turn([self._modules_of(index, streams, work) for index in layers]) as turns:
+            return self._through((layers[turn] for turn in turns), streams, work)
+
+    def _modules_of(self, index: int, streams: Streams, work: _Pass) -> list[nn.Module]:
+        """What a layer computes with in this pass."""
+        modules: list[nn.Module] = [self.branch(m).blocks[index] for m in streams]
+        for target in work.readers:
+            prefix = work.prefix_tokens if target is Modality.AUDIO else 0
+            modules += [link for link in self.interaction.layers[index].links(target).values() if link.wanted(prefix)]
+        return modules
+
+    def _through(self, layers: Iterable[int], streams: Streams, work: _Pass) -> Streams:
+        for index in layers:
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 streams = checkpoint(self._layer, index, streams, work, use_reentrant=False)
             else:

@@ -38,11 +38,13 @@ class WorldConfig:
         clips: how many.
         first_seed: of the first clip.
         split: easy or hard.
+        mix: shares of impact, talk, complex and still, which need not add up to 1.
     """
 
     clips: int
     first_seed: int = 0
     split: Literal["easy", "hard"] = "easy"
+    mix: tuple[float, float, float, float] = (0.36, 0.36, 0.15, 0.13)
 
     def __post_init__(self) -> None:
         check_fields(self, "world")
@@ -291,6 +293,29 @@ class SamplesConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """A LoRA, trained in place of the model it is for.
+
+    Attributes:
+        rank: of the two matrices beside each layer.
+        alpha: what they add counts ``alpha / rank``.
+        targets: linear layers by name, such as ``video.blocks.0.ffn.0``; ``*`` stands for anything.
+    """
+
+    rank: int = 16
+    alpha: float = 16.0
+    targets: tuple[str, ...] = ("video.blocks.*", "audio.blocks.*", "interaction.layers.*")
+
+    def __post_init__(self) -> None:
+        check_fields(self, "lora")
+        _at_least(self.rank, 1, "lora.rank")
+        if not self.alpha > 0:
+            raise ValueError(f"lora.alpha is positive, got {self.alpha}")
+        if not self.targets:
+            raise ValueError("lora.targets names at least one layer")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelRun:
     """Training of the joint model.
 
@@ -306,6 +331,7 @@ class ModelRun:
         gradient_checkpointing: compute each layer twice and hold only what is between layers.
         samples: clips generated while training.
         stored: dtype of the weights in the model's file; checkpoints keep float32.
+        lora: a LoRA of the model in ``init``, trained in its place and written to a file of its own; None trains the model.
     """
 
     kind: Literal["model"]
@@ -319,11 +345,14 @@ class ModelRun:
     gradient_checkpointing: bool = False
     samples: SamplesConfig = field(default_factory=SamplesConfig)
     stored: Literal["float32", "bfloat16", "float16"] = "float32"
+    lora: LoraConfig | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, "config")
         if not self.stages:
             raise ValueError("config.stages has at least one stage")
+        if self.lora is not None and self.init is None:
+            raise ValueError("config.lora is for a trained model: name its file as config.init")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -343,6 +372,8 @@ class VideoCodecRun:
         squared: weight of the squared error beside the absolute one.
         motion: weight of the absolute error of the change from frame to frame.
         focus: how much more the errors count where pixels change: ``1 + focus`` times their range of values in the clip.
+        linear: weight of the squared distance of the latents' means from principal components of their blocks
+            (:mod:`.components`).
         statistics_clips: clips the latents' means and deviations are measured on at the end.
     """
 
@@ -358,13 +389,14 @@ class VideoCodecRun:
     squared: float = 1.0
     motion: float = 0.5
     focus: float = 0.0
+    linear: float = 0.0
     statistics_clips: int = 128
 
     def __post_init__(self) -> None:
         check_fields(self, "config")
         _at_least(self.steps, 1, "config.steps")
         _at_least(self.statistics_clips, 1, "config.statistics_clips")
-        for name in ("kl", "squared", "motion", "focus"):
+        for name in ("kl", "squared", "motion", "focus", "linear"):
             _at_least(getattr(self, name), 0, f"config.{name}")
         if self.crop_frames < 1 or self.crop_frames % 4 != 1 or self.crop_frames > self.data.frames:
             raise ValueError(f"config.crop_frames is 1 + 4k and at most data.frames {self.data.frames}, got {self.crop_frames}")

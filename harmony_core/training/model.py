@@ -1,4 +1,4 @@
-"""Training of the joint model: its stages over cached latents, and its file."""
+"""Training of the joint model, or of a LoRA for it: its stages over cached latents, and its file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..config import HarmonyConfig
 from ..encoders.symbols import to_symbols
@@ -15,10 +15,13 @@ from ..models.harmony import Harmony
 from ..progress import Progress
 from ..weights.checkpoint import CODEC_PARTS, CodecConfigs, load_checkpoint, save_checkpoint
 from ..weights.files import load_into
+from ..weights.lora import FittedLora, merge_loras, save_lora
 from .cache import LatentCache
 from .config import ModelRun
 from .distributed import World
 from .loop import Hooks, Phase, train
+from .lora import FILE as LORA_FILE
+from .lora import Pairs, changes, lora_metadata
 from .objective import Objective
 from .store import same_shape
 from .tasks import draw_batch
@@ -41,12 +44,12 @@ def train_model(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Train the joint model.
+    """Train the joint model, or with ``config.lora`` a LoRA for it.
 
     Args:
         config: of the run.
         cache: latents of the data set.
-        codecs: configs of the codecs that go into the model's file.
+        codecs: configs of the codecs that go into the model's file; a LoRA's has none.
         extras: tensors of those codecs, under ``video_vae.``, ``audio_vae.`` and ``vocoder.``.
         metadata: goes there too.
         measure: called after each checkpoint.
@@ -58,7 +61,8 @@ def train_model(
         The file of the averaged weights, written anew after each checkpoint.
 
     Raises:
-        ValueError: see :func:`.loop.train`; or the cache is of another shape than the config's clips.
+        ValueError: see :func:`.loop.train`; the cache is of another shape than the config's clips; or a target of the LoRA
+            is no layer.
     """
     spec = config.data.spec(config.model)
     if not same_shape(cache.spec, spec):
@@ -66,12 +70,19 @@ def train_model(
     check_texts(cache, config.model)
     model = start_model(config)
     model.gradient_checkpointing = config.gradient_checkpointing
-    path = Path(config.run.output) / FILE
+    objective, network = Objective(model), _trained(config, model)
+    if network is not model:
+        objective.add_module("lora", network)
+    path = Path(config.run.output) / (FILE if config.lora is None else LORA_FILE)
     dtype: torch.dtype = getattr(torch, config.stored)
 
     def export(weights: Mapping[str, Tensor]) -> None:
         stored = {key: value.to(dtype) for key, value in weights.items()}
-        save_checkpoint(path, config.model, {**stored, **(extras or {})}, codecs=codecs, metadata=metadata)
+        if config.lora is None:
+            save_checkpoint(path, config.model, {**stored, **(extras or {})}, codecs=codecs, metadata=metadata)
+        else:
+            about = lora_metadata(config.lora, title=Path(config.run.output).name)
+            save_lora(path, changes(config.lora, stored), {**(metadata or {}), **about})
 
     def measured(step: int, weights: Mapping[str, Tensor]) -> Mapping[str, float]:
         assert measure is not None
@@ -82,7 +93,7 @@ def train_model(
         for index, stage in enumerate(config.stages)
     ]
     hooks = Hooks(export=export, measure=measured if measure is not None else None)
-    train(Objective(model), model, phases, config, hooks, world=world, resume=resume, progress=progress)
+    train(objective, network, phases, config, hooks, world=world, resume=resume, progress=progress)
     return path
 
 
@@ -121,10 +132,20 @@ def start_model(config: ModelRun) -> Harmony:
 
 
 def averaged_model(config: ModelRun, weights: Mapping[str, Tensor]) -> Harmony:
-    """A model of its own with these weights, to sample from."""
+    """A model of its own with these weights, or with the LoRA of these weights, to sample from."""
+    if config.lora is not None:
+        model = start_model(config)
+        here = {name: value.detach().cpu() for name, value in weights.items()}
+        merge_loras(model, [(FittedLora(name="what is trained", changes=changes(config.lora, here)), 1.0)])
+        return model.requires_grad_(False).eval()
     model = Harmony(config.model)
     model.load_state_dict({name: value.detach().cpu() for name, value in weights.items()})
     return model.requires_grad_(False).eval()
+
+
+def _trained(config: ModelRun, model: Harmony) -> nn.Module:
+    """The module whose weights are trained: the model, or the pairs of its LoRA."""
+    return model if config.lora is None else Pairs(model, config.lora, config.run.seed)
 
 
 def _draw(config: ModelRun, cache: LatentCache, stage: int, step: int) -> object:

@@ -26,6 +26,7 @@ from ..models.harmony import Harmony
 from ..records import from_record, to_record
 from ..runtime import Runtime
 from .files import load_into, read_tensors, shard_names
+from .quantise import plain_tensors
 
 MODEL_PARTS = ("video.", "audio.", "interaction.", "speech.", "caption.", "null.")
 AUDIO_CODEC_PARTS = ("audio_vae.", "vocoder.")
@@ -88,14 +89,16 @@ class Checkpoint:
         """Build the model with these weights.
 
         Args:
-            runtime: layer factory and attention; its dtype, if given, is what the weights are cast to.
+            runtime: layer factory and attention; its dtype, if given, is what the weights are cast to. Those in eight bits
+                are made plain, in that dtype or the one of most other weights.
 
         Raises:
-            ValueError: weights are missing, left over or of another shape; they are named.
+            ValueError: weights are missing, left over, of another shape or quantised in a form not known here; they are named.
         """
         runtime = runtime or Runtime()
         # What belongs to no part at all is left over too, and named.
         weights = {key: value for key, value in self.tensors.items() if not key.startswith(CODEC_PARTS)}
+        weights = plain_tensors(weights, self.metadata, runtime.dtype)
         return _filled(Harmony(self.config, _on_meta(runtime)), weights, runtime, "this model")
 
     def video_vae(self, runtime: Runtime | None = None) -> VideoVAE:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,6 +20,11 @@ PICKLES = frozenset({".pt", ".pth", ".ckpt", ".bin"})
 WRAPPERS = ("state_dict", "module", "app", "model", "generator")
 DEEPEST = 4
 SHOWN = 10
+_LONGEST_HEADER = 100_000_000
+_BITS = {
+    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8,
+    "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8,
+}  # fmt: skip
 
 
 def read_tensors(path: str | Path, *, device: str = "cpu", mapped: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -48,15 +55,71 @@ def read_tensors(path: str | Path, *, device: str = "cpu", mapped: bool = False)
     )
 
 
+class Place(NamedTuple):
+    """A tensor as a ``.safetensors`` file lists it.
+
+    Attributes:
+        code: of its dtype, as the format has it, such as BF16.
+        shape: of it.
+        begin: byte of the file its values begin at.
+    """
+
+    code: str
+    shape: tuple[int, ...]
+    begin: int
+
+
 def read_header(path: str | Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
-    """Read keys, shapes and metadata of a ``.safetensors`` file without its tensors."""
+    """Read keys, shapes and metadata of a ``.safetensors`` file without its tensors; see :func:`read_places`."""
+    places, metadata = read_places(path)
+    return {key: place.shape for key, place in places.items()}, metadata
+
+
+def read_places(path: str | Path) -> tuple[dict[str, Place], dict[str, str]]:
+    """Read what a ``.safetensors`` file lists, and see that it is as long as that.
+
+    The file is not mapped: a file larger than the memory cannot be everywhere.
+
+    Returns:
+        Where each tensor is, in the order of their values, and the file's metadata.
+
+    Raises:
+        ValueError: the file cannot be read, is truncated or of another format.
+    """
     path = Path(path)
     try:
-        with safe_open(str(path), framework="pt") as file:
-            names = list(file.keys())
-            return {key: tuple(file.get_slice(key).get_shape()) for key in names}, file.metadata() or {}
-    except (SafetensorError, OSError) as error:
+        return _listed(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(_broken(path, error)) from error
+
+
+def _listed(path: Path) -> tuple[dict[str, Place], dict[str, str]]:
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, _LONGEST_HEADER):
+            raise ValueError("its header is not whole")
+        header = json.loads(file.read(length))
+    metadata = header.pop("__metadata__", {})
+    if not all(isinstance(text, str) for text in metadata.values()):
+        raise ValueError("its metadata are no texts")
+    return _places(header, 8 + length, size), metadata
+
+
+def _places(header: Mapping[str, Any], first: int, size: int) -> dict[str, Place]:
+    """Where the tensors of a header are: one after the other, to the end of the file."""
+    places: dict[str, Place] = {}
+    position = first
+    for key, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        code, shape, (begin, end) = entry["dtype"], tuple(map(int, entry["shape"])), entry["data_offsets"]
+        wanted = prod(shape) * _BITS[code] if code in _BITS else 8 * (end - begin)
+        if first + begin != position or min((0, *shape)) < 0 or 8 * (end - begin) != wanted:
+            raise ValueError(f"what it says of {key} does not fit the rest")
+        places[key] = Place(code, shape, position)
+        position += end - begin
+    if position != size:
+        raise ValueError(f"its header tells of {position} bytes, and it has {size}")
+    return places
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str) -> None:

@@ -17,6 +17,9 @@ from .codec import check_vae
 from .latent import audio_from, encode_sound, named
 from .model import harmony_model
 
+OTHER_T5 = "t5xxl"
+"""ComfyUI's name for the tokens of the T5 that is as wide as umT5."""
+
 
 @dataclass(frozen=True)
 class Spoken:
@@ -58,12 +61,10 @@ def encode(
         ValueError: a caption is too long, or what encodes it is missing or another model's.
     """
     config = harmony_model(patcher).config
-    if clip is None:
-        raise ValueError("clip: this checkpoint has no caption encoder of its own; connect Load CLIP with umT5, type wan")
-    seen = _caption(clip, picture, config.video, "picture")
+    seen = caption_of(clip, picture, config.video, "picture")
     heard = None
     if sound.strip():
-        heard = _caption(clip, sound, config.audio, "sound")
+        heard = caption_of(clip, sound, config.audio, "sound")
     elif one_caption and picture.strip():
         heard = seen
     return told.entry(seen, untold=not picture.strip(), sound=heard, transcript=spoken.numbers, reference=reference)
@@ -105,14 +106,41 @@ def reference_of(vae: Any, voice: dict[str, Any] | None, start: float, seconds: 
     return encode_sound(vae, heard).float()
 
 
-def _caption(clip: Any, text: str, config: BranchConfig, where: str) -> Tensor:
+def caption_of(clip: Any, text: str, config: BranchConfig, where: str) -> Tensor:
+    """A text as caption encoders give it, (1, n, width).
+
+    Args:
+        clip: the caption encoder.
+        text: to encode.
+        config: of the branch that is told.
+        where: the input it is from, for messages.
+
+    Raises:
+        ValueError: there is no encoder, or another model's, or the text is too long.
+    """
+    if clip is None:
+        raise ValueError("clip: this checkpoint has no caption encoder of its own; connect Load CLIP with umT5, type wan")
     with named(where):
-        tokens = clip.encode_from_tokens(clip.tokenize(text))
+        words = clip.tokenize(text)
+    if OTHER_T5 in words:
+        raise ValueError(
+            "clip: this is T5-XXL, as wide as umT5 but of other words; connect the CLIP of Load Harmony Checkpoint, or Load "
+            "CLIP with umT5, type wan"
+        )
+    with named(where):
+        tokens = clip.encode_from_tokens(words)
     if tokens.ndim != 3 or tokens.shape[-1] != config.text_dim:
         raise ValueError(
             f"clip: its captions are {tokens.shape[-1]} wide, this model reads {config.text_dim}; connect the CLIP of "
             "Load Harmony Checkpoint, or Load CLIP with umT5, type wan"
         )
-    if tokens.shape[1] > config.text_len:
-        raise ValueError(f"{where}: the caption has {tokens.shape[1]} tokens, at most {config.text_len} fit; shorten it")
-    return tokens
+    count = _without_padding(tokens)
+    if count > config.text_len:
+        raise ValueError(f"{where}: the caption has {count} tokens, at most {config.text_len} fit; shorten it")
+    return tokens[:, : config.text_len]
+
+
+def _without_padding(tokens: Tensor) -> int:
+    """How many tokens there are before the zeros that an encoder pads a caption (1, n, width) with."""
+    told = tokens[0].any(-1).nonzero()
+    return int(told[-1]) + 1 if len(told) else 0

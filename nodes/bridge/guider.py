@@ -18,7 +18,7 @@ from ...harmony_core.types import AV
 from .latent import FPS, STILL, Latent, clip_of
 from .model import harmony_model
 from .rate import with_rate
-from .sync import Guides, is_patched, patched
+from .sync import NEEDS_NEGATIVE, Guides, is_patched, patched
 from .told import without_text
 from .walk import HarmonyWalk
 
@@ -49,9 +49,12 @@ def guided(
         shift: of the schedule; the MODEL's own where 0.
 
     Raises:
-        ValueError: SyncCFG without VAEs, or in the MODEL already.
+        ValueError: SyncCFG without VAEs, or in the MODEL already; or guidance away from the text for a model that has no
+            "nothing" to tell instead.
     """
-    harmony_model(patcher)
+    config = harmony_model(patcher).config
+    if negative is None and config.one_prompt and guides.untells:
+        raise ValueError(NEEDS_NEGATIVE)
     if is_patched(patcher) and guides.guidance().guides:
         raise ValueError(
             "model: it is guided already; connect the MODEL before Harmony SyncCFG, or set all scales of this node to 1"

@@ -1,4 +1,4 @@
-"""From a Harmony checkpoint to MODEL, CLIP and VAEs."""
+"""From a Harmony checkpoint, or Ovi's files, to MODEL, CLIP and VAEs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,21 @@ import comfy.utils
 import torch
 from comfy.patcher_extension import WrappersMP
 
+from ...harmony_core.codecs.audio import AudioCodec
+from ...harmony_core.codecs.video_vae import VideoVAE
 from ...harmony_core.runtime import Runtime
 from ...harmony_core.weights.checkpoint import Checkpoint
+from ...harmony_core.weights.ovi import holds_ovi
 from . import preview
 from .clip import caption_clip
 from .codec import HarmonyAudioVAE, HarmonyVideoVAE
+from .latent import named
 from .model import WRAPPER, HarmonySupport, during_run
+from .ovi import BY_NAME, read_ovi
 from .saved import read, with_codecs_it_holds
-from .stored import DTYPES, model_weights, with_notes
+from .stored import DTYPES, dtypes_of, model_weights, with_notes
+
+ADVICE = "; choose a whole Harmony checkpoint, or Ovi's, as it was saved or downloaded"
 
 
 def load_model(path: str, options: dict[str, Any], *, disable_dynamic: bool = False) -> Any:
@@ -26,46 +33,78 @@ def load_model(path: str, options: dict[str, Any], *, disable_dynamic: bool = Fa
 
     Args:
         path: the file of a checkpoint.
-        options: ``dtype`` of the weights, ``load_device``, ``offload_device``; each optional.
+        options: ``dtype`` of the weights, ``load_device``, ``offload_device``, ``likeness`` of its latents; of Ovi ``other_half``,
+            the path of its second file, and ``ovi_size``; each optional.
         disable_dynamic: make it without dynamic VRAM.
 
     Raises:
-        ValueError: the file is no Harmony checkpoint, or its weights do not fit its config.
+        ValueError: the file is neither a Harmony checkpoint nor Ovi's, or its weights do not fit its config.
     """
-    return model_of(with_notes(read(path)), path, options, disable_dynamic=disable_dynamic)
+    checkpoint = _read(path, options)
+    patcher = model_of(checkpoint, path, options, disable_dynamic=disable_dynamic)
+    patcher.model.likeness = options.get("likeness") or preview.Likeness.from_metadata(checkpoint.metadata)
+    return patcher
 
 
-def load_all(path: Path, weight_dtype: str = "default") -> tuple[Any, Any, HarmonyVideoVAE | None, HarmonyAudioVAE | None]:
+def load_all(
+    path: Path, weight_dtype: str = "default", *, other_half: Path | None = None, ovi_size: str = BY_NAME
+) -> tuple[Any, Any, HarmonyVideoVAE | None, HarmonyAudioVAE | None]:
     """MODEL, CLIP and the VAEs of video and sound; None for what the file does not hold.
 
     Args:
         path: the file of a checkpoint.
         weight_dtype: a key of :data:`.stored.DTYPES`.
+        other_half: the second file of Ovi in two files, in either order.
+        ovi_size: which of Ovi's models it is; by the file's name by default.
 
     Raises:
         ValueError: as for :func:`load_model`.
     """
-    try:
-        return _load_all(path, DTYPES[weight_dtype])
-    except ValueError as error:
-        raise ValueError(f"checkpoint: {error}; choose a whole Harmony checkpoint, as it was saved or downloaded") from error
+    options: dict[str, Any] = {} if DTYPES[weight_dtype] is None else {"dtype": DTYPES[weight_dtype]}
+    with named("checkpoint", ADVICE):
+        of_ovi = holds_ovi(path)
+        if not of_ovi and other_half is None:
+            return _load_all(path, options)
+    if not of_ovi:
+        raise ValueError(f"other_half: {path.name} is not Ovi's, and nothing else comes in halves; set it to none")
+    options["ovi_size"] = ovi_size
+    if other_half is not None:
+        options["other_half"] = str(other_half)
+    return _load_all(path, options)
 
 
-def _load_all(path: Path, dtype: torch.dtype | None) -> tuple[Any, Any, HarmonyVideoVAE | None, HarmonyAudioVAE | None]:
-    checkpoint = with_notes(read(path))
+def _read(path: str, options: dict[str, Any]) -> Checkpoint:
+    if "ovi_size" in options:
+        half = options.get("other_half")
+        return read_ovi(Path(path), None if half is None else Path(half), options["ovi_size"])
+    return with_notes(read(path))
+
+
+def _load_all(path: Path, options: dict[str, Any]) -> tuple[Any, Any, HarmonyVideoVAE | None, HarmonyAudioVAE | None]:
+    checkpoint = _read(str(path), options)
     held = with_codecs_it_holds(checkpoint)
     # Codecs are small and compute in float32, whatever they are stored in.
     exact = Runtime(dtype=torch.float32)
     video = held.video_vae(exact) if held.codecs.video is not None else None
     audio = held.audio_codec(exact) if held.codecs.audio is not None else None
-    patcher = model_of(checkpoint, str(path), {} if dtype is None else {"dtype": dtype})
-    patcher.set_attachments(preview.KEY, preview.Likeness.of(video, audio, patcher.model.latent_format))
+    patcher = model_of(checkpoint, str(path), options)
+    # A copy that is loaded again is shown alike, without its codecs.
+    options["likeness"] = _likeness(checkpoint, patcher, video, audio)
+    patcher.model.likeness = options["likeness"]
     return (
         patcher,
         caption_clip(checkpoint) if checkpoint.config.caption is not None else None,
         HarmonyVideoVAE(video) if video is not None else None,
         HarmonyAudioVAE(audio) if audio is not None else None,
     )
+
+
+def _likeness(checkpoint: Checkpoint, patcher: Any, video: VideoVAE | None, audio: AudioCodec | None) -> preview.Likeness:
+    """Found out from the codecs that are there; a model that was saved without them has it noted."""
+    saved = preview.Likeness.from_metadata(checkpoint.metadata)
+    if saved is not None and video is None and audio is None:
+        return saved
+    return preview.Likeness.of(video, audio, patcher.model.latent_format)
 
 
 def model_of(checkpoint: Checkpoint, path: str, options: dict[str, Any], *, disable_dynamic: bool = False) -> Any:
@@ -77,13 +116,7 @@ def model_of(checkpoint: Checkpoint, path: str, options: dict[str, Any], *, disa
     offload_device = options.get("offload_device", management.unet_offload_device())
     # As ComfyUI loads its own: quantised layers say themselves how they are stored, and nobody else does.
     support.quant_config = comfy.utils.detect_layer_quantization(weights, "")
-    free = not support.quant_config
-    dtype = (options.get("dtype") if free else None) or management.unet_dtype(
-        model_params=comfy.utils.calculate_parameters(weights),
-        supported_dtypes=support.supported_inference_dtypes,
-        weight_dtype=comfy.utils.weight_dtype(weights) if free else None,
-    )
-    cast = management.unet_manual_cast(dtype if free else None, load_device, support.supported_inference_dtypes)
+    dtype, cast = dtypes_of(weights, options.get("dtype"), quantised=bool(support.quant_config), device=load_device)
     support.set_inference_dtype(dtype, cast, device=load_device)
     model = support.get_model(weights)
     patcher_class = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher

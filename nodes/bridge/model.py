@@ -32,11 +32,12 @@ from ...harmony_core.weights.checkpoint import CodecConfigs
 from .layers import Compiled, Streams, ToldApart, is_plain, replaced_layers, through_layer
 from .memory import step_bytes
 from .passes import tell_passes
+from .preview import Likeness
 from .rate import clip_at, rate_of_run
 from .run import Question, Run
 from .runtime import HostAttention, host_runtime
 from .saved import described
-from .stored import EIGHT_BITS, EightBitMatrices
+from .stored import EIGHT_BITS, SUPPORTED, EightBitMatrices
 from .told import told
 
 QUESTION_OPTION = "harmony_question"
@@ -164,6 +165,7 @@ class HarmonyModel(comfy.model_base.BaseModel):
 
     Attributes:
         run: the sampling run under way; set and cleared by :func:`during_run`.
+        likeness: how its latents are shown while it samples; None where that is not known.
     """
 
     def __init__(self, model_config: HarmonySupport, device: torch.device | None = None) -> None:
@@ -172,6 +174,7 @@ class HarmonyModel(comfy.model_base.BaseModel):
         self.config: HarmonyConfig = model_config.unet_config["harmony"]
         self.mean, self.std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in model_config.statistics)
         self.run: Run | None = None
+        self.likeness: Likeness | None = None
 
     def normalise(self, video: Tensor) -> Tensor:
         """Raw video latents to unit variance."""
@@ -202,7 +205,9 @@ class HarmonyModel(comfy.model_base.BaseModel):
         """The weights and what they are; see :mod:`.saved`."""
         codecs = CodecConfigs(video=self.model_config.codec)
         weights = super().state_dict_for_saving(unet_state_dict, *args, **kwargs)
-        return {**weights, **described({**self.config.to_metadata(), **codecs.to_metadata()})}
+        # The codecs it was found out from are not saved with a model.
+        likeness = self.likeness.to_metadata() if self.likeness is not None else {}
+        return {**weights, **described({**self.config.to_metadata(), **codecs.to_metadata(), **likeness})}
 
     def memory_required(self, input_shape: Sequence[int], cond_shapes: dict[str, Any] | None = None) -> int:
         """Bytes a step takes beside the weights, for a flat latent of this shape; see :mod:`.memory`."""
@@ -228,7 +233,7 @@ class HarmonyModel(comfy.model_base.BaseModel):
         noise, device = kwargs["noise"], kwargs["device"]
         run = self.run or new_run(self.config, shapes, kwargs.get("denoise_mask"), device)
         return {
-            "told": _Whole(told(kwargs, noise.shape[0])),
+            "told": _Whole(told(kwargs, noise.shape[0], one_prompt=self.config.one_prompt)),
             "run": _Whole(run),
             "latent_shapes": comfy.conds.CONDConstant(shapes),
         }
@@ -258,8 +263,7 @@ class HarmonySupport(comfy.supported_models_base.BASE):
 
     unet_extra_config: dict[str, Any] = {}  # noqa: RUF012 - read by the base class
     sampling_settings = {"shift": 5.0, "multiplier": 1.0}  # noqa: RUF012
-    # Wan's blocks overflow in float16.
-    supported_inference_dtypes = [torch.bfloat16, torch.float32]  # noqa: RUF012
+    supported_inference_dtypes = SUPPORTED
 
     def __init__(self, config: HarmonyConfig, codec: VideoVAEConfig | None = None) -> None:
         """Describe a model.

@@ -7,7 +7,9 @@ from :mod:`.preview_fit`, so it is a likeness and no decoded clip.
 from __future__ import annotations
 
 import base64
+import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -22,6 +24,8 @@ from .preview_fit import applied, fit_colours, fit_spectrum
 
 EVENT = "harmony.preview"
 KEY = "harmony_preview"
+SAVED = "harmony.preview"
+"""The name in a file's metadata."""
 PICTURES = 16
 """Latents of the picture that are sent, at most."""
 LOWEST_SECONDS = 0.1
@@ -53,6 +57,19 @@ class Likeness:
             colours = fit_colours(video_codec)
         return cls(colours, fit_spectrum(audio_codec) if audio_codec is not None else None)
 
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> Likeness | None:
+        """As :meth:`to_metadata` wrote it; None where nothing is written."""
+        if SAVED not in metadata:
+            return None
+        said = json.loads(metadata[SAVED])
+        return cls(*(None if said.get(name) is None else torch.tensor(said[name]) for name in ("colours", "spectrum")))
+
+    def to_metadata(self) -> dict[str, str]:
+        """For a file that has no codecs to find it out from."""
+        fitted = {"colours": self.colours, "spectrum": self.spectrum}
+        return {SAVED: json.dumps({name: None if x is None else x.tolist() for name, x in fitted.items()})}
+
 
 def with_preview(
     executor: Any,
@@ -68,7 +85,7 @@ def with_preview(
 ) -> Tensor:
     """Wraps a whole sampling run: each step is shown too, where somebody looks."""
     patcher = executor.class_obj.model_patcher
-    likeness, server, context = patcher.attachments.get(KEY), _server(), get_executing_context()
+    likeness, server, context = patcher.model.likeness, running_server(), get_executing_context()
     if likeness is not None and server is not None and server.client_id is not None and context is not None:
         callback = _Shown(callback, likeness, patcher.model.config.grid, latent_shapes, server, context.node_id)
     return executor(noise, latent_image, sampler, sigmas, denoise_mask, callback, *args, latent_shapes=latent_shapes, **kwargs)
@@ -126,7 +143,7 @@ def _url(values: Tensor, kind: str) -> str:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _server() -> Any:
+def running_server() -> Any:
     """ComfyUI's server; None in a script."""
     from server import PromptServer
 

@@ -12,7 +12,7 @@ from ...harmony_core.measure.report import describe, draw
 from ...harmony_core.measure.sync import Sync, measure_sync
 from ...harmony_core.media.sheet import sheet
 from ...harmony_core.types import Audio
-from .player import player_clip
+from .player import clips_of, measured_clip
 
 
 def sync_report(images: Tensor, audio: dict[str, Any], fps: float) -> tuple[float, float, str, Tensor, list[dict[str, Any]]]:
@@ -32,7 +32,7 @@ def sync_report(images: Tensor, audio: dict[str, Any], fps: float) -> tuple[floa
     """
     waves = _checked(images, audio)
     found: list[Sync] = []
-    said, strips, clips = [], [], []
+    said, strips = [], []
     for pictures, wave in zip(images[..., :3].movedim(-1, 1).chunk(len(waves)), waves, strict=True):
         comfy.model_management.throw_exception_if_processing_interrupted()
         sound = Audio(wave[None].float(), int(audio["sample_rate"]))
@@ -43,7 +43,7 @@ def sync_report(images: Tensor, audio: dict[str, Any], fps: float) -> tuple[floa
         found.append(one)
         said.append(describe(one, seen_seconds=len(pictures) / fps, heard_seconds=sound.seconds))
         strips.append(draw(one, pictures, sound, fps))
-        clips.append(player_clip(one, pictures, sound, fps))
+    clips = [measured_clip(clip, one) for clip, one in zip(clips_of(images, audio, fps), found, strict=True)]
     if len(found) > 1:
         said = [f"Clip {number}: {text}" for number, text in enumerate(said, start=1)]
     picture = (sheet(strips)[:, :, 0].movedim(1, -1) + 1) / 2

@@ -1,4 +1,5 @@
-"""What the browser asks the server while a graph is edited: the lengths a checkpoint allows, and how it reads a transcript.
+"""What the browser asks the server while a graph is edited: the lengths a checkpoint allows, how it reads a transcript, and
+about how much memory it takes; and what it tells: whether it wants to play what is decoded.
 
 Nothing here loads weights: the answers are in a file's header.
 """
@@ -8,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from aiohttp import web
 from server import PromptServer
 
 from .paths import checkpoint_path
+from .watchers import wanted
 
 LONGEST = 10_000
 """Characters of a transcript that are looked at."""
@@ -29,6 +32,25 @@ def register() -> None:
     @routes.get("/harmony/checkpoint")
     async def checkpoint(request: web.Request) -> web.Response:
         return await _answer(about_checkpoint, request.query.get("name", ""))
+
+    @routes.get("/harmony/memory")
+    async def memory(request: web.Request) -> web.Response:
+        try:
+            numbers = {key: int(request.query[key]) for key in ("pictures", "width", "height", "batch")}
+            fps = float(request.query["fps"])
+        except (ValueError, KeyError):
+            return web.json_response({"error": "pictures, width, height, batch and fps are asked for, as numbers"}, status=400)
+        name, dtype = request.query.get("name", ""), request.query.get("weight_dtype", "default")
+        return await _answer(partial(about_checkpoint_memory, name, dtype, fps=fps, **numbers))
+
+    @routes.post("/harmony/player")
+    async def wants_player(request: web.Request) -> web.Response:
+        try:
+            asked = await request.json()
+            wanted(str(asked["client"])[:LONGEST], on=bool(asked["on"]))
+        except (ValueError, KeyError, TypeError):
+            return web.json_response({"error": "client and on are asked for, as JSON"}, status=400)
+        return web.json_response({})
 
     @routes.post("/harmony/transcript")
     async def transcript(request: web.Request) -> web.Response:
@@ -68,6 +90,13 @@ def about_transcript(name: str, text: str, language: str) -> dict[str, Any]:
     spelled = spell(text, language, config)
     count = int((to_symbols([spelled], config) != FILLER).sum())
     return {"symbols": spelled, "count": count, "length": config.length, "seconds": speaking_seconds(spelled)}
+
+
+def about_checkpoint_memory(name: str, weight_dtype: str, **clip: Any) -> dict[str, Any]:
+    """Of a checkpoint by its name; see :func:`.estimate.about_memory`."""
+    from .estimate import about_memory
+
+    return about_memory(checkpoint_path(name), weight_dtype, **clip)
 
 
 def _config(name: str) -> Any:

@@ -143,22 +143,28 @@ class Run:
 
     def _ask(self, model: Harmony, x: AV[Tensor], times: AV[Tensor], context: Context, question: Question) -> AV[Tensor | None]:
         wanted = question.wanted
-        company = question.evaluation.company
+        company, skip = question.evaluation.company, question.evaluation.skip_layers
         if company == "cut":
             self._count(*(m for m in Modality if wanted[m]))
-            return AV.of(lambda m: model.forward_alone(m, x[m], times[m], context) if wanted[m] else None)
+            return AV.of(
+                lambda m: model.forward_alone(m, x[m], times[m], context, skip_layers=skip) if wanted[m] else None
+            )
         if company == "mute":
             assert question.anchors is not None
             anchors = question.anchors.map(lambda a, latent: a.to(latent).expand(latent.shape[0], *a.shape[1:]), x)
             return AV.of(
-                lambda m: self._driven(model, m, x[m], times[m], context, anchors[m.other], "anchor") if wanted[m] else None
+                lambda m: self._driven(model, m, x[m], times[m], context, anchors[m.other], "anchor", question)
+                if wanted[m]
+                else None
             )
         if self.driver is not None:
             target = self.driver.other
-            v = self._driven(model, target, x[target], times[target], context, x[self.driver], "given", question.recorder)
+            v = self._driven(model, target, x[target], times[target], context, x[self.driver], "given", question)
             return AV[Tensor | None](None, None).replace(target, v)
         self._count(*Modality)
-        both = Harmony.forward(model, x, times, context, fps=self.spec.fps, recorder=question.recorder)
+        both = Harmony.forward(
+            model, x, times, context, fps=self.spec.fps, skip_layers=skip, recorder=question.recorder
+        )
         return both.map(lambda v, want: v if want else None, wanted)
 
     def _driven(
@@ -170,27 +176,39 @@ class Run:
         context: Context,
         clean: Tensor,
         role: str,
-        recorder: SoundMapRecorder | None = None,
+        question: Question,
     ) -> Tensor:
         """The target's velocity beside a clean other stream, which is run once where it does not read the target."""
-        driver, fps = target.other, self.spec.fps
+        driver, fps, skip = target.other, self.spec.fps, question.evaluation.skip_layers
+        recorder = None if role == "anchor" else question.recorder
         if model.config.driver_isolation:
             before = self.passes[driver]
 
             def read(keep: Keep) -> None:
                 self._count(driver)
-                model.read_driver(driver, clean, context, keep, other_length=x.shape[2], fps=fps)
+                model.read_driver(driver, clean, context, keep, other_length=x.shape[2], fps=fps, skip_layers=skip)
 
-            memory = self._drivers.get((driver, role, id(context)), read)
+            memory = self._drivers.get((driver, role, id(context), skip), read)
             if memory is not None:
                 self.saved += self.passes[driver] == before
                 self._count(target)
-                length = clean.shape[2]
-                return model.forward_driven(target, x, t, context, memory, driver_length=length, fps=fps, recorder=recorder)
+                return model.forward_driven(
+                    target,
+                    x,
+                    t,
+                    context,
+                    memory,
+                    driver_length=clean.shape[2],
+                    fps=fps,
+                    skip_layers=skip,
+                    recorder=recorder,
+                )
         self._count(*Modality)
         latents = AV.both(clean).replace(target, x)
         times = AV.both(clean.new_zeros(clean.shape[0], 1)).replace(target, t)
-        return Harmony.forward(model, latents, times, context, driver=driver, fps=fps, recorder=recorder)[target]
+        return Harmony.forward(
+            model, latents, times, context, driver=driver, fps=fps, skip_layers=skip, recorder=recorder
+        )[target]
 
     @property
     def _drivers(self) -> DriverCache:

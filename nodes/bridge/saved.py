@@ -40,7 +40,7 @@ def read(path: str | Path) -> Checkpoint:
         config=HarmonyConfig.from_metadata(metadata),
         codecs=CodecConfigs.from_metadata(metadata),
         tensors={key.removeprefix(PREFIX): value for key, value in tensors.items()},
-        metadata=rest,
+        metadata={**rest, **metadata},
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import comfy.model_management
 import comfy.utils
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,8 @@ DTYPES: Mapping[str, torch.dtype | None] = {
 }
 """What the widget offers, by what it is."""
 EIGHT_BITS = frozenset({torch.float8_e4m3fn, torch.float8_e5m2})
+SUPPORTED = [torch.bfloat16, torch.float32]
+"""To compute in; Wan's blocks overflow in float16."""
 NOTE = ".comfy_quant"
 OLD_NOTE = "scaled_fp8"
 
@@ -51,6 +54,26 @@ class EightBitMatrices:
         # Where layers are empty until their weights come, this is what those become.
         layer.bias_comfy_model_dtype = dtype
         return layer
+
+
+def dtypes_of(
+    weights: Mapping[str, Tensor], chosen: torch.dtype | None, *, quantised: bool, device: torch.device
+) -> tuple[torch.dtype, torch.dtype | None]:
+    """What weights are stored in, and what they are cast to where that is another.
+
+    Args:
+        weights: as they are in the file.
+        chosen: by the user; None for what suits.
+        quantised: whether layers say themselves how they are stored; then nobody else does.
+        device: where they compute.
+    """
+    management, free = comfy.model_management, not quantised
+    dtype = (chosen if free else None) or management.unet_dtype(
+        model_params=comfy.utils.calculate_parameters(weights),
+        supported_dtypes=SUPPORTED,
+        weight_dtype=comfy.utils.weight_dtype(weights) if free else None,
+    )
+    return dtype, management.unet_manual_cast(dtype if free else None, device, SUPPORTED)
 
 
 def with_notes(checkpoint: Checkpoint) -> Checkpoint:

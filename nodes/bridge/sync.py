@@ -18,8 +18,10 @@ from comfy.model_patcher import create_model_options_clone
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
+from ...harmony_core.config import HarmonyConfig
 from ...harmony_core.geometry import ClipSpec
 from ...harmony_core.guidance import FULL, Evaluation, Guidance, SyncText, guide, sync_guidance, text_guidance
+from ...harmony_core.recipes import RECIPES, recipe_for
 from ...harmony_core.types import AV, Modality
 from .codec import check_vae
 from .latent import samples_of
@@ -29,10 +31,15 @@ from .told import without_text
 
 PATCH = "harmony_sync"
 UNTOLD_CONDITIONS = "harmony_untold"
+AS_MODEL = "automatic"
+"""Of layers to skip: as the model was made to be sampled."""
 ON_TIME = 1 + 1e-5
 """A step that begins where guidance ends is outside, in spite of rounding."""
 
-Entries = list[dict[str, Any]]
+NEEDS_NEGATIVE = (
+    'negative: this model has no "nothing" to tell instead of a text; connect a second Harmony Encode, its texts empty or what '
+    "to go away from"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +53,10 @@ class Guides:
         start: share of the steps from which all of it acts.
         end: share of the steps up to which it acts.
         rescale: how far the spread of the unguided answer is restored, in [0, 1].
+        skip: layers left out of passes without the text: numbers, nothing, or :data:`AS_MODEL`.
 
     Raises:
-        ValueError: scales that do not fit the text mode, or nothing between start and end.
+        ValueError: scales that do not fit the text mode, nothing between start and end, or layers that are no numbers.
     """
 
     sync: AV[float]
@@ -57,6 +65,7 @@ class Guides:
     start: float = 0.0
     end: float = 1.0
     rescale: float = 0.0
+    skip: str = AS_MODEL
 
     def __post_init__(self) -> None:
         if self.syncs and any(s != 1 for s in self.text) and self.text_mode != "additive":
@@ -65,24 +74,49 @@ class Guides:
             raise ValueError(
                 f"start_percent: it is {self.start:g}, end_percent {self.end:g}; guidance ends after it starts: change one"
             )
+        _numbers(self.skip)
 
     @property
     def syncs(self) -> bool:
         """Whether SyncCFG is on."""
         return any(s != 1 for s in self.sync)
 
-    def guidance(self, to_sigma: Callable[[float], float] = lambda percent: 1 - percent) -> Guidance:
+    @property
+    def untells(self) -> bool:
+        """Whether the model is asked without the text."""
+        return any(not one.anchor.text for one in self.guidance().guides)
+
+    def skipped(self, config: HarmonyConfig) -> tuple[int, ...]:
+        """The layers left out of passes without the text.
+
+        Raises:
+            ValueError: the model has no such layer.
+        """
+        total = config.video.layers
+        layers = _numbers(self.skip)
+        if layers is None:
+            return tuple(one for one in RECIPES[recipe_for(config)].skip_layers if one < total)
+        if any(one >= total for one in layers):
+            raise ValueError(f"skip_layers: this model's are 0 to {total - 1}, got {self.skip}")
+        return layers
+
+    def guidance(
+        self, to_sigma: Callable[[float], float] = lambda percent: 1 - percent, skip_layers: tuple[int, ...] = ()
+    ) -> Guidance:
         """The guides over sigmas.
 
         Args:
             to_sigma: the sigma at a share of the steps.
+            skip_layers: left out of passes without the text.
         """
         start, end = (min(1.0, float(to_sigma(share)) * ON_TIME) if share < 1 else 0.0 for share in (self.start, self.end))
         if self.syncs:
             text = cast("SyncText", self.text_mode)
-            guides = sync_guidance(self.sync, text=text, text_scale=self.text, start=start, end=end).guides
+            guides = sync_guidance(
+                self.sync, text=text, text_scale=self.text, skip_layers=skip_layers, start=start, end=end
+            ).guides
         else:
-            guides = text_guidance(self.text, start=start, end=end).guides
+            guides = text_guidance(self.text, skip_layers=skip_layers, start=start, end=end).guides
         return Guidance(
             guides=tuple(one for one in guides if any(s != 1 for s in one.scale)), rescale=AV.both(float(self.rescale))
         )
@@ -98,6 +132,7 @@ def guides_of(
     start_percent: float = 0.0,
     end_percent: float = 1.0,
     rescale: float = 0.0,
+    skip_layers: str = AS_MODEL,
 ) -> Guides:
     """The guides that a node's inputs describe; see :class:`Guides`."""
     return Guides(
@@ -107,7 +142,18 @@ def guides_of(
         start=start_percent,
         end=end_percent,
         rescale=rescale,
+        skip=skip_layers,
     )
+
+
+def _numbers(text: str) -> tuple[int, ...] | None:
+    """Layers as a widget says them; None for the model's own."""
+    if text.strip() == AS_MODEL:
+        return None
+    words = text.replace(",", " ").split()
+    if not all(word.isdecimal() for word in words):
+        raise ValueError(f"skip_layers: it is numbers such as 11 or 9, 11, nothing for none, or {AS_MODEL}; got {text}")
+    return tuple(sorted({int(word) for word in words}))
 
 
 def patched(patcher: Any, guides: Guides, vaes: tuple[Any, Any], still: Tensor | None) -> Any:
@@ -120,9 +166,10 @@ def patched(patcher: Any, guides: Guides, vaes: tuple[Any, Any], still: Tensor |
         still: the picture to hold, (1, H, W, 3) in [0, 1]; an even grey where None.
 
     Raises:
-        ValueError: no Harmony model, or SyncCFG without VAEs.
+        ValueError: no Harmony model, SyncCFG without VAEs, or layers to skip that the model does not have.
     """
-    harmony_model(patcher)
+    config = harmony_model(patcher).config
+    skipped = guides.skipped(config)
     patcher = patcher.clone()
     for kind in (WrappersMP.OUTER_SAMPLE, WrappersMP.PREDICT_NOISE):
         patcher.remove_wrappers_with_key(kind, PATCH)
@@ -143,10 +190,12 @@ def patched(patcher: Any, guides: Guides, vaes: tuple[Any, Any], still: Tensor |
             raw = make_anchors(AV(*vaes), model.run.spec, still)
             anchors = AV(model.normalise(raw.video), raw.audio)
         if "negative" not in guider.conds:
+            if config.one_prompt and guides.untells:
+                raise ValueError(NEEDS_NEGATIVE)
             told = [[None, entry] for entry in guider.conds["positive"]]
             guider.conds[UNTOLD_CONDITIONS] = [entry for _, entry in without_text(told)]
         to_sigma = guider.model_patcher.get_model_object("model_sampling").percent_to_sigma
-        guider.model_options["transformer_options"][PATCH] = _Guiding(guides.guidance(to_sigma), anchors)
+        guider.model_options["transformer_options"][PATCH] = _Guiding(guides.guidance(to_sigma, skipped), anchors)
         return executor(*args, **kwargs)
 
     patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, PATCH, around_run)

@@ -1,7 +1,8 @@
 """What is told, as ComfyUI's CONDITIONING and back.
 
 A CONDITIONING entry is the caption of the picture, where stock nodes look for it, and beside it in the entry's dict what only
-Harmony knows. So an entry of a stock CLIPTextEncode tells the picture and leaves the sound untold.
+Harmony knows. So an entry of a stock CLIPTextEncode tells the picture and leaves the sound untold; a model of one prompt is told
+it as both.
 """
 
 from __future__ import annotations
@@ -42,20 +43,23 @@ def without_text(conditioning: list[list[Any]]) -> list[list[Any]]:
     return [[picture, extras] for (picture, _), extras in zip(conditioning, kept, strict=True)]
 
 
-def told(values: Mapping[str, Any], batch: int) -> Conditioning:
+def told(values: Mapping[str, Any], batch: int, *, one_prompt: bool = False) -> Conditioning:
     """What an entry tells, for a batch.
 
     Args:
         values: the entry's dict, with its tensor as ``cross_attn``.
         batch: number of clips; an entry of one is told to all.
+        one_prompt: what tells the sound nothing tells it what the picture is told.
     """
 
     def whole(value: Tensor | None) -> Tensor | None:
         return value.expand(batch, *value.shape[1:]) if value is not None and value.shape[0] == 1 else value
 
+    picture = None if values.get(UNTOLD) else whole(values.get("cross_attn"))
+    sound = whole(values.get(SOUND))
     return Conditioning(
-        video_caption=None if values.get(UNTOLD) else whole(values.get("cross_attn")),
-        audio_caption=whole(values.get(SOUND)),
+        video_caption=picture,
+        audio_caption=picture if sound is None and one_prompt else sound,
         transcript=whole(values.get(TRANSCRIPT)),
         reference=whole(values.get(REFERENCE)),
     )

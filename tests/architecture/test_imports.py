@@ -42,6 +42,8 @@ ALLOWED = {
     "sampling": BASE | {"flow"},
     "canvas": BASE,
     "drivers": BASE | {"models"},
+    "offload": BASE | {"models"},
+    "plan": BASE | {"layers", "models", "codecs", "guidance", "weights", "bench"},
 }
 
 

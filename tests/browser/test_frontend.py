@@ -3,6 +3,7 @@
 import json
 import urllib.request
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 from all_in_one import save_all_in_one
@@ -294,6 +295,51 @@ def test_a_size_snaps_to_the_checkpoints(page):
     set_widget(page, "HarmonyEmptyLatent", "width", 48)
 
 
+def memory(page: Page, text: str) -> tuple[dict, str]:
+    """What was found of memory, once its line says so."""
+    said = page.page.wait_for_function(
+        """(text) => [...document.querySelectorAll('.harmony-memory')]
+            .find((one) => !one.hidden && one.textContent.includes(text))?.textContent""",
+        arg=text,
+    )
+    return shown(page, "HarmonyEmptyLatent", "harmony_length")["memory"], said.json_value()
+
+
+def test_memory_is_told_for_the_checkpoint_at_this_size(page, server):
+    spec = ClipSpec.nearest(2.0, height=32, width=96, grid=GRID)
+    for name, value in {"fps": 24.0, "seconds": spec.seconds, "width": 96, "height": 32, "batch": 3}.items():
+        set_widget(page, "HarmonyEmptyLatent", name, value)
+    page.page.wait_for_timeout(1000)
+    found, said = memory(page, "About")
+    asked = {"name": CHECKPOINT, "weight_dtype": "default", "pictures": spec.frames, "width": 96, "height": 32, "fps": 24}
+    assert found == server.get(f"/harmony/memory?{urlencode(asked | {'batch': 3})}")
+    assert "harmony-tiny" not in said
+    set_widget(page, "HarmonyLoadCheckpoint", "weight_dtype", "fp8_e4m3fn")
+    page.page.wait_for_timeout(1000)
+    assert memory(page, "About")[0]["weights"] < found["weights"]
+    for kind, name, value in (("HarmonyLoadCheckpoint", "weight_dtype", "default"), ("HarmonyEmptyLatent", "batch", 1)):
+        set_widget(page, kind, name, value)
+    set_widget(page, "HarmonyEmptyLatent", "width", 48)
+
+
+def test_memory_is_told_for_the_built_in_checkpoint_where_none_is_connected(page):
+    slot = """(connect) => {
+        const [load, latent] = ['HarmonyLoadCheckpoint', 'HarmonyEmptyLatent'].map(
+            (kind) => app.graph._nodes.find((n) => n.comfyClass === kind))
+        const slot = latent.inputs.findIndex((input) => input.name === 'model')
+        if (connect) load.connect(0, latent, slot)
+        else latent.disconnectInput(slot)
+    }"""
+    page.page.evaluate(slot, False)
+    found, said = memory(page, "with harmony-tiny")
+    assert said.startswith("About ")
+    assert found["weights"] > 1e6
+    page.page.evaluate(slot, True)
+    page.page.wait_for_function(
+        "![...document.querySelectorAll('.harmony-memory')].some((one) => one.textContent.includes('tiny'))"
+    )
+
+
 # ---- transcripts
 
 
@@ -310,6 +356,46 @@ def test_a_transcript_that_is_refused_is_told_of_while_it_is_written(page):
     set_widget(page, "HarmonyEncode", "transcript", "abcabcabc")
     assert "6" in shown(page, "HarmonyEncode", "harmony_transcript")["error"]
     set_widget(page, "HarmonyEncode", "transcript", "abc")
+
+
+# ---- what is decoded, where that is wanted
+
+
+def players_of(page: Page) -> dict:
+    """Of each kind of node that has a player: its file, how many marks, and whether it tells of events."""
+    return page.page.evaluate(
+        """() => Object.fromEntries(app.graph._nodes.map((node) => {
+            const root = node.widgets?.find((one) => one.name === 'harmony_player')?.element
+            const events = root && !root.querySelector('.harmony-legend').hidden
+            const marks = root?.querySelectorAll('.harmony-mark').length
+            return [node.comfyClass, root && [root.querySelector('video').src, marks, events]]
+        }).filter(([, found]) => found))"""
+    )
+
+
+def test_what_is_decoded_is_played_in_its_node_where_that_is_set(running, server):
+    told = graph(seed=7)
+    told["5"] = node("HarmonyDecode", latent=["4", 0], video_vae=["1", 2], audio_vae=["1", 3], clip=0)
+    told["6"]["inputs"]["fps"] = ["5", 2]
+    with opened(running, server) as page:
+        page.load(told)
+        page.run()
+        assert set(players_of(page)) == {"HarmonySyncReport"}
+    told["4"]["inputs"]["seed"] = 8
+    with opened(running, server, **{"Harmony.PlayDecoded": True}) as page:
+        page.load(told)
+        page.run()
+        page.look_at("HarmonyDecode")
+        page.page.wait_for_function("document.querySelector('.harmony-player video')?.readyState >= 2")
+        found = players_of(page)
+        assert found["HarmonyDecode"][0] == found["HarmonySyncReport"][0]
+        assert found["HarmonyDecode"][1:] == [0, False]
+        assert found["HarmonySyncReport"][2]
+        seconds = page.page.evaluate("document.querySelector('.harmony-player[aria-label=Clip] video').duration")
+        assert seconds == pytest.approx(13 / 24, abs=0.05)
+        assert "harmony_player" not in json.dumps(page.prompt())
+        assert page.errors == []
+    server.post("/settings/Harmony.PlayDecoded", False)
 
 
 # ---- what is saved and queued

@@ -1,5 +1,6 @@
 """ComfyUI's page in a headless Chromium."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -28,13 +29,16 @@ START_MILLISECONDS = 240_000
 
 
 def frontend() -> Path:
-    """The page's files; skips the test where they are not installed."""
+    """The page's files: of ComfyUI's environment, else of this one; skips the test where they are not installed."""
     asked = "import comfyui_frontend_package as p; print(p.__path__[0])"
     command = [find_python(find_comfy()), "-c", asked]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip("comfyui-frontend-package is not installed where ComfyUI runs")
-    return Path(done.stdout.strip()) / "static"
+    if done.returncode == 0:
+        return Path(done.stdout.strip()) / "static"
+    own = importlib.util.find_spec("comfyui_frontend_package")
+    if own is None or own.origin is None:
+        pytest.skip("comfyui-frontend-package is installed neither where ComfyUI runs nor here")
+    return Path(own.origin).parent / "static"
 
 
 def playwright() -> Any:

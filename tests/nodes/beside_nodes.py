@@ -109,10 +109,28 @@ def dynamic(loader, path: Path, first, clip, latent) -> dict:
         comfy.memory_management.aimdo_enabled = False
 
 
+def estimated(loader, estimate, config, path: Path) -> dict:
+    """What is said of a file's memory before it is loaded, against what is there, and asked for, when it is."""
+    spec = sys.modules["pack.harmony_core.geometry"].ClipSpec(frames=25, height=48, width=64, fps=24.0, grid=config.grid)
+    shapes = [spec.video_shape(2), spec.audio_shape(2)]
+    flat = (2, 1, sum(torch.Size(shape[1:]).numel() for shape in shapes))
+    found = {}
+    for dtype in loader.DTYPES:
+        model = loader.load_all(path, dtype)[0].model
+        model.latent_shapes = shapes
+        told = estimate.about_memory(path, dtype, pictures=25, width=64, height=48, fps=24.0, batch=2)
+        there = sum(value.nbytes for value in model.diffusion_model.state_dict().values())
+        found[f"{dtype}_weights"], found[f"{dtype}_step"] = (
+            (told["weights"], there),
+            (told["step"], model.memory_required(flat)),
+        )
+    return found
+
+
 @torch.inference_mode()
 def main(path: Path) -> dict:
     started = load_pack()
-    from pack.nodes.bridge import latent, loader  # noqa: PLC0415 - exists from here on
+    from pack.nodes.bridge import estimate, latent, loader  # noqa: PLC0415 - exists from here on
 
     patcher, clip, _, _ = loader.load_all(path)
     empty = latent.empty_latent(patcher.model.config, seconds=13 / 24, width=48, height=32, fps=24.0, batch=1)
@@ -126,12 +144,14 @@ def main(path: Path) -> dict:
         **started,
         "is_plain": type(second) is comfy.model_patcher.ModelPatcher,
         "shares_nothing": second.model is not patcher.model,
+        "is_shown_alike": second.model.likeness is patcher.model.likeness is not None,
         "delegate_equals": all(map(torch.equal, first, sample(delegate, clip, empty))),
         "fresh_equals": all(map(torch.equal, first, sample(second, clip, empty))),
         "bfloat16_finite": all(bool(x.isfinite().all()) for x in sample(half, clip, empty)),
         "run_is_closed": closed,
         **partly_loaded(lambda: loader.load_model(str(path), {}), first, clip, empty),
         **dynamic(loader, path, first, clip, empty),
+        "estimated": estimated(loader, estimate, patcher.model.config, path),
     }
 
 

@@ -19,7 +19,8 @@ def test_the_pack_starts_light(found, what):
 
 
 @pytest.mark.parametrize(
-    "what", ["is_plain", "shares_nothing", "delegate_equals", "fresh_equals", "bfloat16_finite", "run_is_closed"]
+    "what",
+    ["is_plain", "shares_nothing", "is_shown_alike", "delegate_equals", "fresh_equals", "bfloat16_finite", "run_is_closed"],
 )
 def test_a_model_made_again(found, what):
     assert found[what]
@@ -45,3 +46,12 @@ def test_a_model_of_which_half_is_loaded(found, what):
 )
 def test_a_model_made_for_dynamic_vram(found, what):
     assert found[what]
+
+
+@pytest.mark.parametrize("what", ["weights", "step"])
+@pytest.mark.parametrize("dtype", ["default", "fp8_e4m3fn", "fp8_e5m2"])
+def test_what_is_told_of_memory_before_it_is_loaded_is_what_it_takes(found, dtype, what):
+    told, taken = found["estimated"][f"{dtype}_{what}"]
+    assert told == taken
+    if dtype != "default" and what == "weights":
+        assert told < found["estimated"]["default_weights"][0]

@@ -49,7 +49,7 @@ def test_a_run_survives_its_own_record(tmp_path):
         ("batch: 8", "batch: 8, bacth: 9", r"config\.run has unknown field\(s\) bacth"),
         ("mode: mixed", "mode: mixxed", r"config\.stages\[0\]\.objective\.mode is one of"),
         ("dim: 96,", "dim: 96, dmi: 3,", r"config\.model\.video has unknown field\(s\) dmi"),
-        ("preset: tiny", "preset: huge", r"config\.model\.preset is one of 5b, tiny, got 'huge'"),
+        ("preset: tiny", "preset: huge", r"config\.model\.preset is one of 5b, tiny, ovi-720, ovi-960, got 'huge'"),
         ("lr: 1e-3", "lr: fast", r"optimizer\.lr is float"),
         ("lr: 1e-3", "lr: -1", "positive"),
         ("kind: model", "kind: modle", r"config\.kind is one of model, codecs-video, codecs-audio"),
