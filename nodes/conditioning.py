@@ -11,7 +11,7 @@ LANGUAGES = ["automatic", "English", "Mandarin", "as written"]
 
 
 class HarmonyEncode(io.ComfyNode):
-    """Words and a voice to CONDITIONING."""
+    """Words and a voice to CONDITIONING; for Ovi one prompt."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -67,6 +67,14 @@ class HarmonyEncode(io.ComfyNode):
                     optional=True,
                     tooltip="Where sound is empty, tell it the caption of the picture too: one caption for both.",
                 ),
+                io.Boolean.Input(
+                    "apart",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="For Ovi, which is told one prompt with everything in it: tell picture and sound each their own "
+                    "text instead, as its negative texts are. Other models are always told so.",
+                ),
             ],
             outputs=[
                 io.Conditioning.Output(tooltip="For a sampler's positive or negative input."),
@@ -90,10 +98,16 @@ class HarmonyEncode(io.ComfyNode):
         voice_seconds: float = 3.0,
         language: str = "automatic",
         one_caption: bool = False,
+        apart: bool = False,
     ) -> io.NodeOutput:
         """Encode."""
         from .bridge.encode import encode, reference_of, speech
+        from .bridge.ovi import encode_prompt, has_one_prompt
 
+        if has_one_prompt(model):
+            texts: dict[str, str] = {"picture": picture, "sound": sound, "transcript": transcript}
+            told, spoken = encode_prompt(model, clip, **texts, voice=voice, apart=apart)
+            return io.NodeOutput(told, spoken.symbols, ui=ui.PreviewText(spoken.report))
         spoken = speech(model, transcript, language)
         reference = reference_of(audio_vae, voice, voice_start, voice_seconds)
         told = encode(model, clip, picture=picture, sound=sound, one_caption=one_caption, spoken=spoken, reference=reference)

@@ -6,23 +6,25 @@ from comfy_api.latest import io
 
 
 class HarmonyLoadCheckpoint(io.ComfyNode):
-    """An all-in-one checkpoint, or a model alone."""
+    """An all-in-one checkpoint, a model alone, or Ovi."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         """What ComfyUI shows."""
-        from .bridge.paths import checkpoint_names
+        from .bridge.paths import checkpoint_names, file_names
 
         return io.Schema(
             node_id="HarmonyLoadCheckpoint",
             display_name="Load Harmony Checkpoint",
             category="Harmony",
-            description="Loads a joint model of video and sound, with its codecs and caption encoder where the file has them.",
+            description="Loads a joint model of video and sound, Harmony or Ovi, with its codecs and caption encoder where the "
+            "file has them.",
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
                     options=checkpoint_names(),
-                    tooltip="A Harmony checkpoint from models/checkpoints or models/diffusion_models, or the built-in one.",
+                    tooltip="A Harmony checkpoint or Ovi, from models/checkpoints or models/diffusion_models, or the built-in "
+                    "one.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
@@ -32,6 +34,22 @@ class HarmonyLoadCheckpoint(io.ComfyNode):
                     advanced=True,
                     tooltip="How the model's weights are stored: fp8 halves their memory and costs a little precision. "
                     "A file that is quantised already stays as it is.",
+                ),
+                io.Combo.Input(
+                    "other_half",
+                    options=["none", *file_names()],
+                    default="none",
+                    optional=True,
+                    advanced=True,
+                    tooltip="For Ovi published in two files: the second of them, in either order.",
+                ),
+                io.Combo.Input(
+                    "ovi_size",
+                    options=["by file name", "720x720_5s", "960x960_5s", "960x960_10s"],
+                    default="by file name",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Which of Ovi's models the file is; its prompts depend on it. Needed where the file was renamed.",
                 ),
             ],
             outputs=[
@@ -43,9 +61,12 @@ class HarmonyLoadCheckpoint(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, checkpoint: str, weight_dtype: str = "default") -> io.NodeOutput:
+    def execute(
+        cls, checkpoint: str, weight_dtype: str = "default", other_half: str = "none", ovi_size: str = "by file name"
+    ) -> io.NodeOutput:
         """Load it."""
         from .bridge.loader import load_all
         from .bridge.paths import checkpoint_path
 
-        return io.NodeOutput(*load_all(checkpoint_path(checkpoint), weight_dtype))
+        half = None if other_half == "none" else checkpoint_path(other_half, where="other_half")
+        return io.NodeOutput(*load_all(checkpoint_path(checkpoint), weight_dtype, other_half=half, ovi_size=ovi_size))

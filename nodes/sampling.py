@@ -63,6 +63,17 @@ def _more_guidance_inputs() -> list[Any]:
     ]
 
 
+def _skip_input() -> Any:
+    return io.String.Input(
+        "skip_layers",
+        default="automatic",
+        optional=True,
+        advanced=True,
+        tooltip="Layers left out of the passes without the text, which makes text guidance stronger: numbers such as 11 or "
+        "9, 11, or nothing for none. With automatic it is 11 for Ovi, none for others.",
+    )
+
+
 def _clip_inputs() -> list[Any]:
     """What is to be known of the clip where its latent comes later."""
     return [
@@ -110,6 +121,7 @@ class HarmonySyncCFG(io.ComfyNode):
                 *_vae_inputs(),
                 *_more_guidance_inputs(),
                 *_clip_inputs(),
+                _skip_input(),
             ],
             outputs=[io.Model.Output(tooltip="The guided model, for KSampler or any guider.")],
         )
@@ -146,6 +158,7 @@ class HarmonySyncGuider(io.ComfyNode):
                 *_vae_inputs(),
                 *_clip_inputs(),
                 *_more_guidance_inputs(),
+                _skip_input(),
             ],
             outputs=[io.Guider.Output(tooltip="For SamplerCustomAdvanced.")],
         )
@@ -250,6 +263,7 @@ class HarmonyKSampler(io.ComfyNode):
                     tooltip="How far the steps lean towards noise; 0 is what the model is made for.",
                 ),
                 _gamma_input(optional=True, advanced=True),
+                _skip_input(),
             ],
             outputs=[io.Latent.Output(tooltip="Picture and sound, for Harmony Decode; what was given is in it bit for bit.")],
         )

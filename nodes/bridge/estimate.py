@@ -16,7 +16,9 @@ from ...harmony_core.config import HarmonyConfig
 from ...harmony_core.geometry import ClipSpec
 from ...harmony_core.types import AV
 from ...harmony_core.weights.checkpoint import CODEC_PARTS
+from ...harmony_core.weights.ovi import holds_ovi
 from .memory import step_bytes
+from .ovi import header_of_ovi
 from .saved import KEY
 from .stored import DTYPES, EIGHT_BITS, NOTE, OLD_NOTE, dtypes_of
 
@@ -79,11 +81,13 @@ def about_memory(
 
 
 def header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Every tensor of a checkpoint's file without its values, and what the checkpoint says of itself.
+    """Every tensor of a checkpoint's file without its values, and what the checkpoint says of itself; Ovi's by our names.
 
     Raises:
         ValueError: the file is broken, or holds numbers of a kind that no checkpoint has.
     """
+    if holds_ovi(path):
+        return header_of_ovi(path)
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = dict(file.metadata() or {})

@@ -13,8 +13,11 @@ from comfy.patcher_extension import WrappersMP
 
 from ...harmony_core.codecs.audio import AudioCodec
 from ...harmony_core.codecs.video_vae import VideoVAE
+from ...harmony_core.config import FORMAT_KEY
 from ...harmony_core.runtime import Runtime
 from ...harmony_core.weights.checkpoint import Checkpoint
+from ...harmony_core.weights.files import read_header
+from ...harmony_core.weights.inspect import inspect
 from ...harmony_core.weights.ovi import holds_ovi
 from . import preview
 from .clip import caption_clip
@@ -22,7 +25,7 @@ from .codec import HarmonyAudioVAE, HarmonyVideoVAE
 from .latent import named
 from .model import WRAPPER, HarmonySupport, during_run
 from .ovi import BY_NAME, read_ovi
-from .saved import read, with_codecs_it_holds
+from .saved import KEY, read, with_codecs_it_holds
 from .stored import DTYPES, dtypes_of, model_weights, with_notes
 
 ADVICE = "; choose a whole Harmony checkpoint, or Ovi's, as it was saved or downloaded"
@@ -33,8 +36,8 @@ def load_model(path: str, options: dict[str, Any], *, disable_dynamic: bool = Fa
 
     Args:
         path: the file of a checkpoint.
-        options: ``dtype`` of the weights, ``load_device``, ``offload_device``, ``likeness`` of its latents; of Ovi ``other_half``,
-            the path of its second file, and ``ovi_size``; each optional.
+        options: ``dtype`` of the weights, ``load_device``, ``offload_device``, ``likeness`` of its latents; of Ovi ``ovi_size``
+            and ``other_half``, the path of its second file; each optional.
         disable_dynamic: make it without dynamic VRAM.
 
     Raises:
@@ -64,6 +67,7 @@ def load_all(
     with named("checkpoint", ADVICE):
         of_ovi = holds_ovi(path)
         if not of_ovi and other_half is None:
+            _refuse_others(path)
             return _load_all(path, options)
     if not of_ovi:
         raise ValueError(f"other_half: {path.name} is not Ovi's, and nothing else comes in halves; set it to none")
@@ -71,6 +75,13 @@ def load_all(
     if other_half is not None:
         options["other_half"] = str(other_half)
     return _load_all(path, options)
+
+
+def _refuse_others(path: Path) -> None:
+    """Say what a file is that is no checkpoint."""
+    keys, metadata = read_header(path)
+    if KEY not in keys and FORMAT_KEY not in metadata:
+        raise ValueError(f"this is no Harmony checkpoint, {path.name} is {inspect(path).what}")
 
 
 def _read(path: str, options: dict[str, Any]) -> Checkpoint:

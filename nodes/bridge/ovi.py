@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any, cast
@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 
 from ...harmony_core.encoders.prompts import PromptFormat, ovi_prompt
+from ...harmony_core.models.harmony import Harmony
+from ...harmony_core.runtime import Runtime
 from ...harmony_core.weights.checkpoint import Checkpoint, CodecConfigs
-from ...harmony_core.weights.files import read_tensors
-from ...harmony_core.weights.ovi import NOT_DREAMID, OviFiles, OviSize, to_harmony
+from ...harmony_core.weights.files import check_keys, read_tensors
+from ...harmony_core.weights.ovi import NOT_DREAMID, SIZES, OviFiles, OviSize, to_harmony, to_ovi, towers_of
 from ...harmony_core.weights.quantise import EIGHT_BITS, FORMAT, SCALE, Stored, find_weights, is_matrix, plain_pieces
-from ...harmony_core.weights.stream import Entry
+from ...harmony_core.weights.stream import Entry, open_tensors
 from . import told
 from .encode import Spoken, caption_of
 from .latent import named
@@ -46,31 +48,65 @@ def read_ovi(path: Path, other_half: Path | None, size: str = BY_NAME) -> Checkp
     Raises:
         ValueError: a file is broken or not Ovi's, a tower is missing or given twice, or nothing says the size.
     """
-    with named("checkpoint, other_half", "; both are files of Ovi, or other_half is none"):
+    where = "checkpoint" if other_half is None else "checkpoint, other_half"
+    _refuse_alone(path, other_half)
+    with named(where):
         files = OviFiles(path, other_half)
     given = None if size == BY_NAME else cast("OviSize", size)
     with named("ovi_size"):
+        given = files.which(given)
+    with named(where):
         config = files.config(given)
-    where = " and ".join(file.name for file in files.paths)
+        wanted = {key: tuple(value.shape) for key, value in Harmony(config, Runtime(device="meta")).state_dict().items()}
+        check_keys(to_ovi(wanted), to_ovi(files.shapes), what="Ovi's model")
+    names = " and ".join(file.name for file in files.paths)
     if files.dreamid:
-        log.warning("Harmony: %s: %s; it runs as Ovi does", where, NOT_DREAMID)
-    elif given is None:
-        log.info("Harmony: %s is taken for Ovi's %s, by its name", where, files.size)
+        log.warning("Harmony: %s: %s; it runs as Ovi does", names, NOT_DREAMID)
+    elif size == BY_NAME:
+        log.info("Harmony: %s is taken for Ovi's %s, by its name", names, given)
     weights: dict[str, Tensor] = {}
     for file in files.paths:
-        weights |= _weights(file)
+        tensors, _ = read_tensors(file)
+        weights |= _weights(file, tensors.__getitem__)
     return Checkpoint(config=config, codecs=CodecConfigs(), tensors=weights, metadata={})
 
 
-def _weights(path: Path) -> dict[str, Tensor]:
-    tensors, metadata = read_tensors(path)
-    entries = {key: Entry(tuple(value.shape), value.dtype) for key, value in tensors.items()}
-    found = to_harmony(find_weights(entries, metadata, tensors.__getitem__, str(path)))
+def _refuse_alone(path: Path, other_half: Path | None) -> None:
+    """Ask for the other half where there is one tower."""
+    towers = towers_of(open_tensors(path).entries)
+    if other_half is None and len(towers) == 1:
+        (tower,) = towers
+        raise ValueError(
+            f"other_half: {path.name} holds Ovi's {tower.value} tower alone; choose the file of its {tower.other.value} tower, "
+            "published beside it"
+        )
+
+
+def header_of_ovi(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Ovi's weights as :func:`read_ovi` gives them, without their values, and its config as metadata.
+
+    Raises:
+        ValueError: the file is broken or a half.
+    """
+    files = OviFiles(path)
+    source = open_tensors(path)
+
+    def empty(key: str) -> Tensor:
+        return torch.empty(source.entries[key].shape, dtype=source.entries[key].dtype, device="meta")
+
+    # Nothing that is asked of a header depends on the size, which decides the format of prompts.
+    return _weights(path, empty), files.config(files.size or SIZES[0]).to_metadata()
+
+
+def _weights(path: Path, tensor: Callable[[str], Tensor]) -> dict[str, Tensor]:
+    """The weights of a file by our keys; ``tensor`` gives a tensor of it by its own."""
+    source = open_tensors(path)
+    found = to_harmony(find_weights(source.entries, source.metadata, source.read, str(path)))
     dtype = _dtype_of_plain(found)
     weights: dict[str, Tensor] = {}
     for key, stored in found.items():
-        value = tensors[stored.key]
-        scale = None if stored.scale is None else tensors[stored.scale]
+        value = tensor(stored.key)
+        scale = None if stored.scale is None else tensor(stored.scale)
         if scale is not None and _stays(key, stored.entry, scale):
             layer = key.removesuffix(".weight")
             weights[layer + SCALE] = scale.float().reshape(())
@@ -130,7 +166,7 @@ def encode_prompt(
             raise ValueError("transcript: with apart there is no prompt it could stand in; leave it empty, or switch apart off")
         seen = caption_of(clip, picture, config.video, "picture")
         heard = caption_of(clip, sound, config.audio, "sound")
-        shown = Spoken(report=f"picture: {picture.strip()}\nsound: {sound.strip()}")
+        shown = Spoken(report="picture and sound are told apart")
     else:
         with named("picture, sound, transcript"):
             prompt = ovi_prompt(picture, sound, transcript, cast("PromptFormat", config.prompt))

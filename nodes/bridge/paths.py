@@ -14,12 +14,17 @@ SUFFIX = " (built in)"
 
 def checkpoint_names() -> list[str]:
     """What a loader offers: the built-in checkpoints, then the files of ComfyUI's folders."""
+    return [name + SUFFIX for name in CHECKPOINTS] + file_names()
+
+
+def file_names() -> list[str]:
+    """The files of ComfyUI's folders that may be one."""
     found = [name for folder in FOLDERS for name in folder_paths.get_filename_list(folder) if name.endswith(".safetensors")]
-    return [name + SUFFIX for name in CHECKPOINTS] + list(dict.fromkeys(found))
+    return list(dict.fromkeys(found))
 
 
-def checkpoint_path(name: str) -> Path:
-    """The file behind a name.
+def checkpoint_path(name: str, where: str = "checkpoint") -> Path:
+    """The file behind a name, chosen in the input ``where``.
 
     Raises:
         ValueError: there is none.
@@ -29,7 +34,5 @@ def checkpoint_path(name: str) -> Path:
     paths = (folder_paths.get_full_path(folder, name) for folder in FOLDERS)
     found = next((path for path in paths if path is not None), None)
     if found is None:
-        raise ValueError(
-            f"checkpoint: there is no {name} in models/{' or models/'.join(FOLDERS)}; put it there or choose another"
-        )
+        raise ValueError(f"{where}: there is no {name} in models/{' or models/'.join(FOLDERS)}; put it there or choose another")
     return Path(found)

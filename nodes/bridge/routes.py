@@ -68,13 +68,17 @@ def about_checkpoint(name: str) -> dict[str, Any]:
     Raises:
         ValueError: there is no such checkpoint, or the file is none.
     """
+    from ...harmony_core.geometry import Grid
+
     config = _config(name)
+    if config is None:
+        return {"grid": asdict(Grid()), "size_multiple": Grid().size_multiple, "symbols": 0}
     speech = config.speech.length if config.speech is not None else 0
     return {"grid": asdict(config.grid), "size_multiple": config.grid.size_multiple, "symbols": speech}
 
 
-def about_transcript(name: str, text: str, language: str) -> dict[str, Any]:
-    """How a checkpoint reads a transcript, and about how long it takes to say.
+def about_transcript(name: str, text: str, language: str) -> dict[str, Any] | None:
+    """How a checkpoint reads a transcript, and about how long it takes to say; None for Ovi, whose prompt it stands in.
 
     Raises:
         ValueError: as Harmony Encode would.
@@ -82,7 +86,10 @@ def about_transcript(name: str, text: str, language: str) -> dict[str, Any]:
     from ...harmony_core.encoders.spelling import speaking_seconds, spell
     from ...harmony_core.encoders.symbols import FILLER, to_symbols
 
-    config = _config(name).speech
+    whole = _config(name)
+    if whole is None:
+        return None
+    config = whole.speech
     if config is None:
         raise ValueError("this checkpoint takes no transcript; leave it empty")
     if not text.strip():
@@ -100,13 +107,17 @@ def about_checkpoint_memory(name: str, weight_dtype: str, **clip: Any) -> dict[s
 
 
 def _config(name: str) -> Any:
+    """Of a checkpoint by its name; None for Ovi, whole or a half."""
     from safetensors import safe_open
 
     from ...harmony_core.config import HarmonyConfig
     from ...harmony_core.weights.files import read_header
+    from ...harmony_core.weights.ovi import holds_ovi
     from .saved import KEY
 
     path = checkpoint_path(name)
+    if holds_ovi(path):
+        return None
     keys, metadata = read_header(path)
     if KEY in keys:
         with safe_open(str(path), framework="pt") as file:

@@ -146,25 +146,21 @@ class Run:
         company, skip = question.evaluation.company, question.evaluation.skip_layers
         if company == "cut":
             self._count(*(m for m in Modality if wanted[m]))
-            return AV.of(
-                lambda m: model.forward_alone(m, x[m], times[m], context, skip_layers=skip) if wanted[m] else None
-            )
+            return AV.of(lambda m: model.forward_alone(m, x[m], times[m], context, skip_layers=skip) if wanted[m] else None)
         if company == "mute":
             assert question.anchors is not None
             anchors = question.anchors.map(lambda a, latent: a.to(latent).expand(latent.shape[0], *a.shape[1:]), x)
             return AV.of(
-                lambda m: self._driven(model, m, x[m], times[m], context, anchors[m.other], "anchor", question)
-                if wanted[m]
-                else None
+                lambda m: (
+                    self._driven(model, m, x[m], times[m], context, anchors[m.other], "anchor", question) if wanted[m] else None
+                )
             )
         if self.driver is not None:
             target = self.driver.other
             v = self._driven(model, target, x[target], times[target], context, x[self.driver], "given", question)
             return AV[Tensor | None](None, None).replace(target, v)
         self._count(*Modality)
-        both = Harmony.forward(
-            model, x, times, context, fps=self.spec.fps, skip_layers=skip, recorder=question.recorder
-        )
+        both = Harmony.forward(model, x, times, context, fps=self.spec.fps, skip_layers=skip, recorder=question.recorder)
         return both.map(lambda v, want: v if want else None, wanted)
 
     def _driven(
@@ -206,9 +202,9 @@ class Run:
         self._count(*Modality)
         latents = AV.both(clean).replace(target, x)
         times = AV.both(clean.new_zeros(clean.shape[0], 1)).replace(target, t)
-        return Harmony.forward(
-            model, latents, times, context, driver=driver, fps=fps, skip_layers=skip, recorder=recorder
-        )[target]
+        return Harmony.forward(model, latents, times, context, driver=driver, fps=fps, skip_layers=skip, recorder=recorder)[
+            target
+        ]
 
     @property
     def _drivers(self) -> DriverCache:

@@ -1,8 +1,8 @@
 """What is told, as ComfyUI's CONDITIONING and back.
 
 A CONDITIONING entry is the caption of the picture, where stock nodes look for it, and beside it in the entry's dict what only
-Harmony knows. So an entry of a stock CLIPTextEncode tells the picture and leaves the sound untold; a model of one prompt is told
-it as both.
+Harmony knows. So an entry of a stock CLIPTextEncode tells the picture and leaves the sound untold, but tells a model of one
+prompt both.
 """
 
 from __future__ import annotations

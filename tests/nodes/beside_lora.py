@@ -13,8 +13,8 @@ import comfy.model_patcher  # noqa: E402 - after the device is chosen
 import comfy_aimdo.host_buffer  # noqa: E402
 import folder_paths  # noqa: E402
 import torch  # noqa: E402
-from comfy.lora import model_lora_keys_unet as lora_keys  # noqa: E402
 from beside_nodes import Short, load_pack, sample  # noqa: E402
+from comfy.lora import model_lora_keys_unet as lora_keys  # noqa: E402
 
 WAN = ("diffusion_model.blocks.", "blocks.", "transformer.", "lora_unet_blocks_")
 BARE = "video.blocks.1.modulation"
