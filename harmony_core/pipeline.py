@@ -21,7 +21,7 @@ from .conditioning import Conditioning
 from .config import HarmonyConfig
 from .denoiser import Denoiser, Setting
 from .drivers import MemoryBudget
-from .encoders.prompts import ovi_prompt
+from .encoders.prompts import prompts_of
 from .encoders.symbols import to_symbols
 from .flow import adjust_times, draw_noise, shifted_schedule
 from .geometry import ClipSpec
@@ -35,7 +35,6 @@ from .runtime import Runtime
 from .sampling import OnStep, sampler
 from .training.codec_files import load_sound_codec, load_video_codec
 from .types import AV, Audio, Modality, Video
-from .weights.audio_codec import load_audio_codec
 from .weights.checkpoint import Checkpoint, load_checkpoint
 from .weights.ovi import OviSize, holds_ovi, load_ovi
 
@@ -161,17 +160,6 @@ class Request:
             raise ValueError(f"pictures of this clip are {size[0]} x {size[1]} at {self.spec.fps:g} fps, got {given}")
         if video.frames.shape[2] < self.spec.frames:
             raise ValueError(f"there are {video.frames.shape[2]} pictures, the clip has {self.spec.frames}; make it shorter")
-
-
-def prompts_of(request: Request, config: HarmonyConfig) -> AV[str]:
-    """What each branch is told: its caption, or the one prompt with everything in it.
-
-    Raises:
-        ValueError: the texts do not make a prompt.
-    """
-    if config.prompt == "separate":
-        return AV(request.video_caption, request.audio_caption)
-    return AV.both(ovi_prompt(request.video_caption, request.audio_caption, request.transcript, config.prompt))
 
 
 def texts_of(request: Request, config: HarmonyConfig) -> set[str]:
@@ -466,10 +454,8 @@ def _video_codec(checkpoint: Checkpoint | None, parts: Parts, runtime: Runtime) 
 
 
 def _audio_codec(checkpoint: Checkpoint | None, parts: Parts, runtime: Runtime) -> AudioCodec:
-    if parts.audio_vae is not None and parts.vocoder is not None:
-        return load_audio_codec(parts.audio_vae, parts.vocoder, runtime=runtime).requires_grad_(False)
     if parts.audio_vae is not None:
-        return load_sound_codec(parts.audio_vae, runtime)
+        return load_sound_codec(parts.audio_vae, runtime, vocoder=parts.vocoder)
     if checkpoint is None:
         raise ValueError("this checkpoint has no audio codec in it; give the files of MMAudio's VAE and vocoder")
     return checkpoint.audio_codec(runtime)

@@ -304,7 +304,7 @@ def start(command: list[str], checkout: Path, address: str) -> int:
         wait_for(process, address)
         print(
             f"\nComfyUI answers at {address}\n"
-            "Open it in a browser, then Templates, Harmony, 'text to audio-video', Run. Ctrl+C here ends it.\n",
+            f"Open it in a browser, then Templates, {PACK}, 'text to audio-video', Run. Ctrl+C here ends it.\n",
             flush=True,
         )
         return process.wait()

@@ -26,6 +26,7 @@ from ..models.branch import Branch, Stream
 from ..models.harmony import Harmony
 from ..models.interaction import Exchange, Interaction, WritingLink
 from ..pipeline import Schedule, sample
+from ..plan.operations import joint_pass, operations_of
 from ..runtime import Runtime, usable_device
 from ..types import AV, Modality
 from .timing import interleaved, synchronize
@@ -226,23 +227,13 @@ def _absolute(bench: Bench, joint_seconds: float) -> dict[str, float]:
     a = torch.randn(size, size, device=bench.device, dtype=bench.dtype)
     product = interleaved({"product": lambda: a @ a}, rounds=10, device=bench.device)["product"]
     synchronize(bench.device)
+    operations = operations_of(bench.what.config, bench.what.spec, [joint_pass(bench.what.config)])
     return {
         "joint_seconds": joint_seconds,
-        "joint_tflops": joint_flops(bench.what.config, bench.what.spec) / joint_seconds / 1e12,
+        "joint_tflops": operations.total / joint_seconds / 1e12,
         "matrix_tflops": 2 * size**3 / product / 1e12,
         "joint_peak_gib": peak / 2**30,
     }
-
-
-def joint_flops(config: HarmonyConfig, spec: ClipSpec) -> float:
-    """Multiplications and additions of both branches' layers in one joint pass, the interaction left out."""
-
-    def branch(c: BranchConfig, tokens: int) -> float:
-        projections = tokens * (6 * c.dim**2 + 2 * c.dim * c.ffn)
-        attention = 2 * tokens * c.dim * (tokens + c.text_len)
-        return 2.0 * c.layers * (projections + attention)
-
-    return branch(config.video, spec.video_tokens) + branch(config.audio, spec.audio_latents)
 
 
 def _begin(branches: Any, latents: AV[torch.Tensor], modality: Modality) -> Stream:

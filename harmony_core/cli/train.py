@@ -105,7 +105,8 @@ def _train_model(config: ModelRun, world: World, *, resume: bool) -> Path:
     from ..weights.trained import clip_metadata
 
     runtime = Runtime(device=config.run.device)
-    codecs = load_video_codec(config.video_codec, runtime), load_sound_codec(config.audio_codec, runtime)
+    sound = load_sound_codec(config.audio_codec, runtime, vocoder=config.vocoder)
+    codecs = load_video_codec(config.video_codec, runtime), sound
     cache = _cached(config, world, *codecs)
     return train_model(
         config,
@@ -113,7 +114,7 @@ def _train_model(config: ModelRun, world: World, *, resume: bool) -> Path:
         codecs=CodecConfigs(video=codecs[0].config, audio=codecs[1].config),
         extras=codec_tensors(*codecs, dtype=getattr(torch, config.stored)),
         metadata=clip_metadata(config.data.spec(config.model)),
-        measure=sampler(config, cache.entries, *codecs) if config.samples.clips else None,
+        measure=sampler(config, cache, *codecs) if config.samples.clips else None,
         world=world,
         resume=resume,
         progress=ProgressLine("training", shown=world.first),
@@ -139,17 +140,20 @@ def _packed(config: AnyRun, world: World) -> PackedClips:
 
 
 def _cached(config: ModelRun, world: World, video_codec: VideoVAE, audio_codec: AudioCodec) -> LatentCache:
-    """Latents of the data set, made once, by the first process."""
+    """Latents of the data set, and captions where the model has no encoder for them, made once, by the first process."""
     from ..training.cache import LatentCache, build_cache, fingerprint
+    from ..training.captions import check_captions, load_caption_encoder
     from ..training.data import open_source
 
     data = config.data
+    text = config.text_encoder
     if world.first and not Path(data.cache).exists():
         build_cache(
             open_source(data.folder, data.spec(config.model)),
             data.cache,
             video_codec,
             audio_codec,
+            captions=None if text is None else load_caption_encoder(text, config.model, config.run.device),
             null_pairs=data.null_pairs,
             shard_clips=data.shard_clips,
             progress=ProgressLine("encoding clips"),
@@ -158,4 +162,5 @@ def _cached(config: ModelRun, world: World, video_codec: VideoVAE, audio_codec: 
     cache = LatentCache(data.cache)
     if cache.made_with != fingerprint(video_codec, audio_codec):
         raise ValueError(f"the latents in {data.cache} were made with other codecs; remove the folder to make them again")
+    check_captions(cache, config.model, text)
     return cache

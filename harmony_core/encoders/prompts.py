@@ -8,7 +8,10 @@ caption may hold its speech in place already ("he says, <S>Hello.<E>"), and a so
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Literal, Protocol
+
+from ..config import HarmonyConfig
+from ..types import AV
 
 PromptFormat = Literal["ovi-720", "ovi-960"]
 
@@ -16,6 +19,36 @@ _SPEECH, _SPEECH_END = "<S>", "<E>"
 _TAGGED = re.compile(r"<AUDCAP>(.*?)<ENDAUDCAP>", re.DOTALL)
 _NAMED = re.compile(r"\bAudio:\s*(.*)", re.DOTALL)
 _TAGS = re.compile(r"<(S|E|AUDCAP|ENDAUDCAP)>")
+
+
+class Texts(Protocol):
+    """What is said about a clip: one to make, or one to learn from."""
+
+    @property
+    def video_caption(self) -> str:
+        """What is seen."""
+        ...
+
+    @property
+    def audio_caption(self) -> str:
+        """What is heard, speech aside."""
+        ...
+
+    @property
+    def transcript(self) -> str:
+        """What is said."""
+        ...
+
+
+def prompts_of(texts: Texts, config: HarmonyConfig) -> AV[str]:
+    """What each branch is told: its caption, or the one prompt with everything in it.
+
+    Raises:
+        ValueError: the texts do not make a prompt.
+    """
+    if config.prompt == "separate":
+        return AV(texts.video_caption, texts.audio_caption)
+    return AV.both(ovi_prompt(texts.video_caption, texts.audio_caption, texts.transcript, config.prompt))
 
 
 def ovi_prompt(video_caption: str, audio_caption: str, transcript: str, form: PromptFormat) -> str:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,9 @@ from ..progress import Progress
 from ..types import AV, Audio
 from .data import Clip, Source
 from .store import Entry, Store, writing
+
+if TYPE_CHECKING:
+    from .captions import CaptionEncoder
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +77,7 @@ def build_cache(
     video_codec: VideoVAE,
     audio_codec: AudioCodec,
     *,
+    captions: CaptionEncoder | None = None,
     null_pairs: float = 0.0,
     shard_clips: int = 256,
     progress: Progress | None = None,
@@ -84,16 +89,19 @@ def build_cache(
         folder: to make.
         video_codec: for the pictures; latents are the posterior's mean.
         audio_codec: for the sound and the references.
+        captions: encodes the clips' captions, for a model without a caption encoder of its own.
         null_pairs: how many stills with silence are added for each clip; they are first frames of clips, held, every third an
             even grey (SyncCFG's still where no picture is given), their captions kept, their transcript left out.
         shard_clips: clips a shard holds.
         progress: called after each clip.
 
     Raises:
-        ValueError: the folder is there already or cannot be written, or a clip cannot be read.
+        ValueError: the folder is there already or cannot be written, or a clip cannot be read or its captions encoded.
     """
     folder, spec = Path(folder), source.spec
     entries = list(source.entries)
+    if captions is not None:
+        captions.check(entries)
     nulls = round(null_pairs * len(entries))
     # Evenly over the data set, so that every kind of clip has its stills.
     stills = [int(n * len(entries) / nulls) for n in range(nulls)]
@@ -109,15 +117,17 @@ def build_cache(
             entry = dataclasses.replace(entry, transcript="", reference=None, null=True)
         return entry, *_encode(clip, video_codec, audio_codec, spec.grid.sample_rate)
 
-    made_with = fingerprint(video_codec, audio_codec)
+    made_with, told_by = fingerprint(video_codec, audio_codec), None if captions is None else captions.made
     with (
-        writing(folder, kind="latents", spec=spec, made_with=made_with, shard_clips=shard_clips) as writer,
+        writing(folder, kind="latents", spec=spec, made_with=made_with, captions=told_by, shard_clips=shard_clips) as writer,
         ThreadPoolExecutor(_workers(video_codec)) as pool,
     ):
         try:
             for done, (entry, row, loose) in enumerate(pool.map(encoded, range(total)), 1):
                 _check_finite(entry, row)
-                writer.add(entry, row, loose)
+                # One after the other: a tokenizer is not for several threads.
+                told = {} if captions is None else captions.tokens(entry, first=done == 1)
+                writer.add(entry, row, {**loose, **told})
                 if progress is not None:
                     progress(done, total)
         except BaseException:  # or the pool would finish what nobody waits for

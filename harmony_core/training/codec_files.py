@@ -72,15 +72,23 @@ def load_video_codec(path: str | Path, runtime: Runtime | None = None) -> VideoV
     return codec.to(runtime.device, runtime.dtype or torch.float32).eval().requires_grad_(False)
 
 
-def load_sound_codec(path: str | Path, runtime: Runtime | None = None) -> AudioCodec:
-    """Read an audio codec: a file written here, an all-in-one checkpoint, or ComfyUI's single file.
+def load_sound_codec(path: str | Path, runtime: Runtime | None = None, *, vocoder: str | Path | None = None) -> AudioCodec:
+    """Read an audio codec: a file written here, an all-in-one checkpoint, ComfyUI's single file, or MMAudio's two.
+
+    Args:
+        path: of the file; of MMAudio's two, the VAE.
+        runtime: what it is built with; default float32.
+        vocoder: MMAudio's other file.
 
     Raises:
-        ValueError: the file is missing, broken, or has no audio codec.
+        ValueError: a file is missing, broken, or has no audio codec.
     """
+    runtime = runtime or Runtime(dtype=torch.float32)
+    if vocoder is not None:
+        return load_audio_codec(path, vocoder, runtime=runtime).requires_grad_(False)
     configs = _configs(path, AUDIO_CODEC_KEY)
     config = None if configs is None else configs.audio
-    return load_audio_codec(path, config=config, runtime=runtime or Runtime(dtype=torch.float32)).requires_grad_(False)
+    return load_audio_codec(path, config=config, runtime=runtime).requires_grad_(False)
 
 
 def _configs(path: str | Path, key: str) -> CodecConfigs | None:

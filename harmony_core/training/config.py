@@ -326,7 +326,10 @@ class ModelRun:
         model: the network.
         init: a Harmony checkpoint to start from, of the same config; None starts from nothing.
         video_codec: weights of the video codec the clips are encoded with, as its training wrote them.
-        audio_codec: likewise.
+        audio_codec: likewise; or MMAudio's VAE alone.
+        vocoder: the vocoder that belongs to MMAudio's VAE, where ``audio_codec`` is that.
+        text_encoder: file or folder of umT5, which encodes the captions; for models without a caption encoder of their own,
+            and for no other.
         stages: one after the other.
         gradient_checkpointing: compute each layer twice and hold only what is between layers.
         samples: clips generated while training.
@@ -341,6 +344,8 @@ class ModelRun:
     init: str | None = None
     video_codec: str
     audio_codec: str
+    vocoder: str | None = None
+    text_encoder: str | None = None
     stages: tuple[StageConfig, ...]
     gradient_checkpointing: bool = False
     samples: SamplesConfig = field(default_factory=SamplesConfig)
@@ -353,6 +358,12 @@ class ModelRun:
             raise ValueError("config.stages has at least one stage")
         if self.lora is not None and self.init is None:
             raise ValueError("config.lora is for a trained model: name its file as config.init")
+        if self.model.caption is None and self.text_encoder is None:
+            raise ValueError("config.text_encoder is missing: this model is told captions by umT5; name its file or folder")
+        if self.model.caption is not None and self.text_encoder is not None:
+            raise ValueError("config.text_encoder: this model has a caption encoder of its own; leave the field out")
+        if self.model.one_prompt and any(stage.objective.reference != "none" for stage in self.stages):
+            raise ValueError("config.stages: this model takes no reference voice; set objective.reference to none in each")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,9 @@ from ..progress import Progress
 from ..weights.checkpoint import CODEC_PARTS, CodecConfigs, load_checkpoint, save_checkpoint
 from ..weights.files import load_into
 from ..weights.lora import FittedLora, merge_loras, save_lora
+from ..weights.quantise import plain_tensors
 from .cache import LatentCache
+from .captions import check_captions
 from .config import ModelRun
 from .distributed import World
 from .loop import Hooks, Phase, train
@@ -61,12 +63,13 @@ def train_model(
         The file of the averaged weights, written anew after each checkpoint.
 
     Raises:
-        ValueError: see :func:`.loop.train`; the cache is of another shape than the config's clips; or a target of the LoRA
-            is no layer.
+        ValueError: see :func:`.loop.train`; the cache is of another shape than the config's clips, or its captions are not
+            those the model is told; or a target of the LoRA is no layer.
     """
     spec = config.data.spec(config.model)
     if not same_shape(cache.spec, spec):
         raise ValueError(f"the latents in {cache.folder} are of clips {cache.spec}, the config's are {spec}")
+    check_captions(cache, config.model)
     check_texts(cache, config.model)
     model = start_model(config)
     model.gradient_checkpointing = config.gradient_checkpointing
@@ -126,8 +129,9 @@ def start_model(config: ModelRun) -> Harmony:
     start = load_checkpoint(config.init)
     if start.config != config.model:
         raise ValueError(f"{config.init} is of another config than config.model; set config.model to that of the file")
-    weights = {key: value.float() for key, value in start.tensors.items() if not key.startswith(CODEC_PARTS)}
-    load_into(model, weights, what="this model")
+    weights = {key: value for key, value in start.tensors.items() if not key.startswith(CODEC_PARTS)}
+    plain = plain_tensors(weights, start.metadata, torch.float32)
+    load_into(model, {key: value.float() for key, value in plain.items()}, what="this model")
     return model
 
 

@@ -17,6 +17,7 @@ from ..canvas import over_latents
 from ..conditioning import Conditioning
 from ..models.harmony import Context, Harmony
 from ..types import AV, Modality
+from .captions import with_nothing
 from .tasks import Batch
 
 Losses = dict[str, Tensor]
@@ -67,15 +68,20 @@ class Objective(nn.Module):
 
     def _context(self, batch: Batch, inputs: AV[Tensor]) -> Context:
         """Conditions, prepared once for all of the batch's passes."""
-        captions = batch.captions.map(lambda symbols: None if symbols is None else self.model.encode_captions(symbols))
+        captions = AV.of(lambda m: self._caption(m, batch.captions[m], batch.untold[m]))
         told = Conditioning(
             video_caption=captions.video,
             audio_caption=captions.audio,
             transcript=batch.transcript,
             reference=batch.reference,
-            dropped=batch.dropped,
+            dropped=None if self.model.config.one_prompt else batch.dropped,
         )
         return self.model.prepare(told, len(batch), device=inputs.video.device)
+
+    def _caption(self, modality: Modality, caption: Tensor, untold: Tensor | None) -> Tensor:
+        if self.model.caption is not None:
+            return self.model.encode_captions(caption)
+        return with_nothing(self.model, modality, caption, untold)
 
 
 def _weights(batch: Batch) -> dict[Modality | None, float]:

@@ -23,9 +23,11 @@ from ..geometry import ClipSpec
 from ..media import write_video
 from ..models.harmony import Harmony
 from ..pipeline import Schedule, sample
-from ..types import Audio, Video
+from ..types import AV, Audio, Video
 from ..world.matching import f1, match
 from ..world.trackers import hear_impacts, track_impacts
+from .cache import LatentCache
+from .captions import read_captions, with_nothing
 from .config import ModelRun
 from .model import Measure
 from .store import Entry
@@ -34,23 +36,23 @@ TOLERANCE = 2
 """Pictures between an impact seen and the same impact heard."""
 
 
-def sampler(config: ModelRun, entries: Sequence[Entry], video_codec: VideoVAE, audio_codec: AudioCodec) -> Measure:
+def sampler(config: ModelRun, cache: LatentCache, video_codec: VideoVAE, audio_codec: AudioCodec) -> Measure:
     """Writes clips made with a model; gives their ``motion``, ``loudness`` and, of impacts of the small world, ``event_f1``.
 
     Args:
         config: of the run.
-        entries: the data set's clips, whose texts the samples are made with.
+        cache: of the data set's clips, whose texts the samples are made with.
         video_codec: for the pictures.
         audio_codec: for the sound.
     """
     spec, wanted = config.data.spec(config.model), config.samples
     impacts = config.data.world is not None
-    picked = pick(entries, wanted.clips, impacts=impacts)
+    picked = pick(cache.entries, wanted.clips, impacts=impacts)
     folder = Path(config.run.output) / "samples"
 
     @torch.no_grad()
     def measure(step: int, model: Harmony) -> dict[str, float]:
-        setting = Setting(canvas=Canvas.blank(spec, batch=len(picked)), told=_told(model, picked))
+        setting = Setting(canvas=Canvas.blank(spec, batch=len(picked)), told=_told(model, cache, picked))
         schedule = Schedule(steps=wanted.steps, shift=wanted.shift)
         latents = sample(model, setting, seeds=range(len(picked)), schedule=schedule).latents
         frames = video_codec.decode(latents.video).cpu()
@@ -66,10 +68,11 @@ def sampler(config: ModelRun, entries: Sequence[Entry], video_codec: VideoVAE, a
     return measure
 
 
-def pick(entries: Sequence[Entry], count: int, *, impacts: bool) -> list[Entry]:
-    """The first ``count`` clips; of the small world those of impacts, in which sync can be measured, if it has any."""
-    chosen = [entry for entry in entries if entry.file.startswith("impact") and not entry.null] if impacts else []
-    return list(chosen or entries)[:count]
+def pick(entries: Sequence[Entry], count: int, *, impacts: bool) -> list[int]:
+    """Numbers of the first ``count`` clips; of the small world those of impacts, where sync can be measured, if it has any."""
+    found = (n for n, entry in enumerate(entries) if entry.file.startswith("impact") and not entry.null)
+    chosen = list(found) if impacts else []
+    return (chosen or list(range(len(entries))))[:count]
 
 
 def event_f1(frames: Tensor, waves: Tensor, fps: float) -> dict[str, float]:
@@ -91,13 +94,16 @@ def event_f1(frames: Tensor, waves: Tensor, fps: float) -> dict[str, float]:
     return {"event_f1": f1(sum(len(m.pairs) for m in matches), seen, heard)} if seen + heard else {}
 
 
-def _told(model: Harmony, entries: Sequence[Entry]) -> Conditioning:
-    """Captions and transcripts, of those the model reads."""
-    told = Conditioning()
+def _told(model: Harmony, cache: LatentCache, clips: Sequence[int]) -> Conditioning:
+    """Captions, and transcripts if the model reads them."""
+    entries = [cache.entries[clip] for clip in clips]
     if model.config.caption is not None:
         texts = [entry.video_caption for entry in entries], [entry.audio_caption for entry in entries]
         video, audio = (model.encode_captions(to_symbols(part, model.config.caption)) for part in texts)
-        told = Conditioning(video_caption=video, audio_caption=audio)
+    else:
+        tokens, without = read_captions(cache, model.config, clips, AV.both([False] * len(clips)))
+        video, audio = AV.of(lambda m: with_nothing(model, m, tokens[m], without[m]))
+    told = Conditioning(video_caption=video, audio_caption=audio)
     if model.config.speech is not None:
         transcript = to_symbols([entry.transcript for entry in entries], model.config.speech)
         told = dataclasses.replace(told, transcript=transcript)

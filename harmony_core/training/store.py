@@ -56,6 +56,19 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Captions:
+    """How the captions beside latents were encoded.
+
+    Attributes:
+        encoder: a short name for the exact text encoder.
+        prompt: what was encoded: ``separate`` captions, or one prompt in Ovi's format; see :class:`..config.HarmonyConfig`.
+    """
+
+    encoder: str
+    prompt: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Index:
     """The file beside the shards.
 
@@ -67,6 +80,7 @@ class _Index:
         shards: names of the files.
         counts: clips in each.
         entries: of all clips, in order.
+        captions: how captions beside the clips were encoded; None where there are none.
     """
 
     format: str
@@ -76,14 +90,17 @@ class _Index:
     shards: tuple[str, ...]
     counts: tuple[int, ...]
     entries: tuple[Entry, ...]
+    captions: Captions | None = None
 
 
 class Writer:
     """Collects clips into shards; made by :func:`writing`."""
 
-    def __init__(self, folder: Path, *, kind: Kind, spec: ClipSpec, made_with: str, shard_clips: int) -> None:
+    def __init__(
+        self, folder: Path, *, kind: Kind, spec: ClipSpec, made_with: str, captions: Captions | None, shard_clips: int
+    ) -> None:
         self._folder, self._kind, self._spec, self._made_with = folder, kind, spec, made_with
-        self._shard_clips = shard_clips
+        self._captions, self._shard_clips = captions, shard_clips
         self._entries: list[Entry] = []
         self._counts: list[int] = []
         self._rows: list[dict[str, Tensor]] = []
@@ -116,6 +133,7 @@ class Writer:
             shards=tuple(_shard(n) for n in range(len(self._counts))),
             counts=tuple(self._counts),
             entries=tuple(self._entries),
+            captions=self._captions,
         )
         (self._folder / INDEX).write_text(json.dumps(to_record(index)), encoding="utf-8")
 
@@ -132,8 +150,24 @@ class Writer:
 
 
 @contextlib.contextmanager
-def writing(folder: Path, *, kind: Kind, spec: ClipSpec, made_with: str = "", shard_clips: int = 256) -> Iterator[Writer]:
+def writing(
+    folder: Path,
+    *,
+    kind: Kind,
+    spec: ClipSpec,
+    made_with: str = "",
+    captions: Captions | None = None,
+    shard_clips: int = 256,
+) -> Iterator[Writer]:
     """Write a folder of clips, whole or not at all.
+
+    Args:
+        folder: to make.
+        kind: ``clips`` or ``latents``.
+        spec: shape of the clips.
+        made_with: what the tensors depend on besides the clips, such as the codecs' fingerprint.
+        captions: how captions among the loose tensors were encoded.
+        shard_clips: clips a shard holds.
 
     Raises:
         ValueError: the folder is there already or cannot be written, or there was no clip.
@@ -143,7 +177,7 @@ def writing(folder: Path, *, kind: Kind, spec: ClipSpec, made_with: str = "", sh
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:
         temporary.mkdir(parents=True)
-        writer = Writer(temporary, kind=kind, spec=spec, made_with=made_with, shard_clips=shard_clips)
+        writer = Writer(temporary, kind=kind, spec=spec, made_with=made_with, captions=captions, shard_clips=shard_clips)
         yield writer
         writer.finish()
         temporary.rename(folder)
@@ -161,6 +195,7 @@ class Store:
         spec: shape of the clips.
         entries: what is said about each.
         made_with: see :func:`writing`.
+        captions: likewise.
     """
 
     def __init__(self, folder: str | Path, *, kind: Kind) -> None:
@@ -171,7 +206,8 @@ class Store:
         """
         self.folder = Path(folder)
         index = _read_index(self.folder, kind)
-        self.spec, self.entries, self.made_with = index.spec, index.entries, index.made_with
+        self.spec, self.entries = index.spec, index.entries
+        self.made_with, self.captions = index.made_with, index.captions
         self._places = [(shard, row) for shard, count in enumerate(index.counts) for row in range(count)]
         try:
             self._files = [safe_open(str(self.folder / name), framework="pt") for name in index.shards]

@@ -17,6 +17,7 @@ from ..encoders.symbols import to_symbols
 from ..flow import mix
 from ..types import AV, Modality
 from .cache import LatentCache
+from .captions import read_captions
 from .config import ObjectiveConfig, TimeConfig
 from .data import generator, order
 
@@ -40,7 +41,9 @@ class Batch:
         noise: of their shapes.
         times: of each clip's streams, (B,).
         first: (B,) bool, clips whose first video latent is given.
-        captions: symbols of the captions, (B, length); None for a model without a caption encoder.
+        captions: symbols of the captions, (B, length) int64, for a model with a caption encoder of its own; else umT5's
+            tokens, (B, n, text_dim), zeros at their ends.
+        untold: clips without such tokens, (B,) bool, for which the model has a "nothing"; None where it has none.
         transcript: symbols of the transcripts; None for a model without transcripts.
         dropped: (B,) bool, clips without text.
         reference: audio latents, (B, C, n); None for a batch without.
@@ -53,7 +56,8 @@ class Batch:
     noise: AV[Tensor]
     times: AV[Tensor]
     first: Tensor
-    captions: AV[Tensor | None]
+    captions: AV[Tensor]
+    untold: AV[Tensor | None]
     transcript: Tensor | None
     dropped: Tensor
     reference: Tensor | None
@@ -95,14 +99,10 @@ def draw_batch(
     times = _draw_times(objective, batch, draws)
     first, dropped = (_bernoulli(p, batch, draws) for p in (objective.first_frame, objective.text_drop))
     reference = _draw_reference(cache, clips, objective, draws)
-    silent = AV.of(lambda _: _bernoulli(objective.caption_drop, batch, draws).tolist())
+    silent = AV.of(lambda _: _bernoulli(objective.caption_drop, batch, draws))
     noise_source = generator(seed, step, NOISE_STREAM)
     entries = [cache.entries[clip] for clip in clips]
-    captions: AV[Tensor | None] = AV(None, None)
-    if (encoder := model.caption) is not None:
-        written = AV([e.video_caption for e in entries], [e.audio_caption for e in entries])
-        kept = written.map(lambda texts, out: ["" if o else text for text, o in zip(texts, out, strict=True)], silent)
-        captions = kept.map(lambda texts: to_symbols(texts, encoder))
+    captions, untold = _captions(cache, model, clips, silent, dropped)
     return Batch(
         names=tuple(e.file for e in entries),
         objective=objective,
@@ -112,6 +112,7 @@ def draw_batch(
         times=times,
         first=first,
         captions=captions,
+        untold=untold,
         transcript=to_symbols([e.transcript for e in entries], model.speech) if model.speech else None,
         dropped=dropped,
         reference=reference,
@@ -125,6 +126,20 @@ def draw_time(config: TimeConfig, count: int, source: Generator) -> Tensor:
     else:
         t = torch.sigmoid(config.mean + config.std * torch.randn(count, generator=source))
     return config.shift * t / (1 + (config.shift - 1) * t)
+
+
+def _captions(
+    cache: LatentCache, model: HarmonyConfig, clips: Sequence[int], silent: AV[Tensor], dropped: Tensor
+) -> tuple[AV[Tensor], AV[Tensor | None]]:
+    """See :class:`Batch`."""
+    if (encoder := model.caption) is None:
+        # "Nothing" of a model of one prompt is a text as well.
+        out = silent.map(lambda lost: ((lost | dropped) if model.one_prompt else lost).tolist())
+        return read_captions(cache, model, clips, out)
+    entries = [cache.entries[clip] for clip in clips]
+    written = AV([e.video_caption for e in entries], [e.audio_caption for e in entries])
+    kept = written.map(lambda texts, out: ["" if o else t for t, o in zip(texts, out.tolist(), strict=True)], silent)
+    return kept.map(lambda texts: to_symbols(texts, encoder)), AV(None, None)
 
 
 def _draw_driver(config: ObjectiveConfig, source: Generator) -> Modality | None:

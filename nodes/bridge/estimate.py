@@ -107,6 +107,7 @@ def _bytes(key: str, value: Tensor, dtype: torch.dtype, compute_size: int, *, qu
     if quantised:
         return value.nbytes
     if dtype in EIGHT_BITS:
-        is_matrix = key.endswith(".weight") and value.ndim == MATRIX_AXES
+        # Tables of symbols are no linear layers; see stored.EightBitMatrices.
+        is_matrix = key.endswith(".weight") and not key.endswith("embedding.weight") and value.ndim == MATRIX_AXES
         return value.numel() * (dtype.itemsize if is_matrix else compute_size)
     return value.numel() * dtype.itemsize

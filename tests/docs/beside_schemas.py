@@ -20,7 +20,7 @@ import comfy_api.latest  # noqa: E402, F401
 ROOT = Path(__file__).parents[2]
 LISTED = 6
 """As many choices are named; more are ComfyUI's own."""
-FILES = ("checkpoint", "file", "lora_name")
+FILES = ("checkpoint", "other_half", "file", "lora_name")
 """Choices that are what is on the disk."""
 
 

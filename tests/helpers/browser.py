@@ -25,7 +25,7 @@ OPTIONS = [
 ]
 NEWCOMER = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.Persist": False}
 """Settings of somebody who has seen the page before."""
-START_MILLISECONDS = 240_000
+START_MILLISECONDS = 600_000
 
 
 def frontend() -> Path:

@@ -6,6 +6,10 @@ import pytest
 import torch
 from small import small_branch
 
+from harmony_core.codecs.audio import AudioCodec, AudioCodecConfig
+from harmony_core.codecs.audio_vae import AudioVAEConfig
+from harmony_core.codecs.video_vae import VideoVAE, VideoVAEConfig
+from harmony_core.codecs.vocoder import VocoderConfig
 from harmony_core.config import HarmonyConfig, InteractionConfig, SymbolEncoderConfig
 from harmony_core.flow import draw_noise
 from harmony_core.geometry import ClipSpec, Grid
@@ -45,6 +49,23 @@ def cache(tmp_path_factory) -> LatentCache:
             loose = {"reference": torch.full((20, 6), 7.0)} if n == 3 else {}
             writer.add(entry, {"video": noise.video[n].half(), "audio": noise.audio[n].half()}, loose)
     return LatentCache(folder)
+
+
+@pytest.fixture(scope="session")
+def codecs():
+    """Small random codecs of pictures and sound."""
+    torch.manual_seed(0)
+    video = VideoVAE(
+        VideoVAEConfig(encoder_width=4, decoder_width=4, multipliers=(1, 1, 1, 1), blocks=1, mean=(0.1,) * 48, std=(0.5,) * 48)
+    )
+    audio = AudioCodec(
+        AudioCodecConfig(
+            vae=AudioVAEConfig(width=8, blocks=1), vocoder=VocoderConfig(width=16, rates=(16, 16), rate_kernels=(16, 16))
+        )
+    )
+    audio.audio_vae.init_weights(torch.Generator().manual_seed(0))
+    audio.vocoder.init_weights(torch.Generator().manual_seed(0))
+    return video.requires_grad_(False), audio.requires_grad_(False)
 
 
 @pytest.fixture

@@ -3,10 +3,6 @@ import json
 import pytest
 import torch
 
-from harmony_core.codecs.audio import AudioCodec, AudioCodecConfig
-from harmony_core.codecs.audio_vae import AudioVAEConfig
-from harmony_core.codecs.video_vae import VideoVAE, VideoVAEConfig
-from harmony_core.codecs.vocoder import VocoderConfig
 from harmony_core.geometry import ClipSpec, Grid
 from harmony_core.media import write_video, write_wav
 from harmony_core.progress import Cancelled
@@ -29,22 +25,6 @@ class Made:
         frames = torch.rand(3, 9, 32, 32, generator=source) * 2 - 1
         wave = torch.rand(SPEC.samples, generator=source) - 0.5
         return Clip(frames, wave, wave[:3000] if index == 1 else None)
-
-
-@pytest.fixture(scope="module")
-def codecs():
-    torch.manual_seed(0)
-    video = VideoVAE(
-        VideoVAEConfig(encoder_width=4, decoder_width=4, multipliers=(1, 1, 1, 1), blocks=1, mean=(0.1,) * 48, std=(0.5,) * 48)
-    )
-    audio = AudioCodec(
-        AudioCodecConfig(
-            vae=AudioVAEConfig(width=8, blocks=1), vocoder=VocoderConfig(width=16, rates=(16, 16), rate_kernels=(16, 16))
-        )
-    )
-    audio.audio_vae.init_weights(torch.Generator().manual_seed(0))
-    audio.vocoder.init_weights(torch.Generator().manual_seed(0))
-    return video.requires_grad_(False), audio.requires_grad_(False)
 
 
 def write_folder(folder, lines):
