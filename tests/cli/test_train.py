@@ -1,8 +1,19 @@
+import json
 from pathlib import Path
 
 import pytest
+import text_encoders
+import torch
 
 from harmony_core.__main__ import main
+from harmony_core.codecs.audio import PRESETS as AUDIO
+from harmony_core.codecs.audio import AudioCodec
+from harmony_core.codecs.video_vae import PRESETS as VIDEO
+from harmony_core.codecs.video_vae import VideoVAE
+from harmony_core.media import write_video
+from harmony_core.training.codec_files import save_codec
+from harmony_core.types import Audio, Video
+from harmony_core.weights.checkpoint import load_checkpoint
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -16,3 +27,44 @@ def test_a_device_that_is_not_there_is_one_sentence_before_any_work(name, tmp_pa
     assert main(["train", str(config)]) == 1
     assert "the config's device abacus cannot be used" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["run.yaml"]
+
+
+TOLD_BY_UMT5 = """
+kind: model
+run: {output: run, batch: 2}
+data: {folder: clips, cache: latents, frames: 9, height: 32, width: 32, null_pairs: 0.5}
+video_codec: vae.safetensors
+audio_codec: sound.safetensors
+text_encoder: umt5
+model: {preset: tiny, caption: null, video: {layers: 1, text_dim: 16}, audio: {layers: 1, text_dim: 16}}
+stages: [{name: joint, steps: 1, optimizer: {lr: 1e-3}, objective: {reference: none}}]
+samples: {clips: 1, steps: 1}
+"""
+
+
+def test_a_model_without_a_caption_encoder_is_trained_on_captions_of_umt5(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    save_codec(Path("vae.safetensors"), VideoVAE(VIDEO["tiny"]))
+    save_codec(Path("sound.safetensors"), AudioCodec(AUDIO["tiny"]))
+    text_encoders.save_folder(Path("umt5"))
+    Path("clips").mkdir()
+    lines = []
+    for name in ("a.mp4", "b.mp4"):
+        video, sound = Video(torch.rand(1, 3, 9, 32, 32) * 2 - 1, 24.0), Audio(torch.rand(1, 1, 6000) - 0.5, 16_000)
+        write_video(Path("clips") / name, video, sound)
+        lines.append(json.dumps({"file": name, "video_caption": f"a ball {name}", "transcript": "hi"}))
+    Path("clips/manifest.jsonl").write_text("\n".join(lines))
+    Path("run.yaml").write_text(TOLD_BY_UMT5)
+    assert main(["train", "run.yaml"]) == 0, capsys.readouterr().err
+    model = load_checkpoint("run/model.safetensors").model()
+    assert model.caption is None
+    assert len(list(Path("run/samples").iterdir())) == 1
+    text_encoders.save_folder(Path("umt5"), seed=1)
+    Path("run.yaml").write_text(TOLD_BY_UMT5.replace("output: run", "output: other"))
+    capsys.readouterr()
+    assert main(["train", "run.yaml"]) == 1
+    assert (
+        "the captions in latents were encoded by another text encoder than umt5; remove the folder" in capsys.readouterr().err
+    )
+    assert not Path("other").exists()

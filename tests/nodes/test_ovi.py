@@ -257,10 +257,12 @@ def test_two_halves_in_either_order_are_the_whole(ovi, plain, order):
 
 
 @pytest.mark.parametrize("form", ["fp8", "scaled", "quanto"])
-def test_files_in_eight_bits(ovi, plain, form):
-    found = made(ovi, clip_graph(checkpoint=f"{form}_720x720.safetensors"))
+def test_files_in_eight_bits(ovi, form):
+    alone = {"text_video": 1.0, "text_audio": 1.0}  # guidance makes differences larger
+    plain = made(ovi, clip_graph(), **alone)
+    found = made(ovi, clip_graph(checkpoint=f"{form}_720x720.safetensors"), **alone)
     for key, value in plain.items():
-        assert 0 < (found[key] - value).norm() / value.norm() < 0.1, key
+        assert 0 < (found[key] - value).norm() / value.norm() < 0.2, key
 
 
 def test_a_model_saved_by_modelsave_gives_the_same(ovi, plain):
@@ -302,7 +304,7 @@ def test_a_renamed_file_takes_its_size_from_the_user_and_the_prompt_its_form(ovi
         del graph["negative"], graph["latent"]
         graph["seen"] = node("PreviewAny", source=["told", 1])
         outputs = ovi.run(graph)
-        assert outputs["seen"]["text"] == outputs["told"]["text"]
+        assert "".join(outputs["seen"]["text"]) == "".join(outputs["told"]["text"])
         (shown[size],) = outputs["seen"]["text"]
     late = "a ball <S>Hello.<E> Audio: knock"
     assert shown == {"720x720_5s": PROMPT, "960x960_5s": late, "960x960_10s": late}
@@ -426,5 +428,6 @@ def test_beside_comfyuis_umt5(beside, what):
 
 @pytest.mark.parametrize("form", ["ovi", "fp8", "scaled", "quanto"])
 def test_memory_that_is_told_is_memory_that_is_taken(beside, form):
-    assert beside["memory"][form]["weights"][0] == beside["memory"][form]["weights"][1]
-    assert beside["memory"][form]["step"][0] == beside["memory"][form]["step"][1]
+    for told, taken in beside["memory"][form].values():
+        # A quantised layer's notes are no memory of the model.
+        assert told == pytest.approx(taken, rel=0.01 if form == "scaled" else 0)

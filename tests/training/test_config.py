@@ -1,4 +1,5 @@
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -59,12 +60,32 @@ def test_a_run_survives_its_own_record(tmp_path):
         ("[0.5, 0.25, 0.25]", "[0.5, 0.5]", "has 3 values"),
         ("steps: 10", "steps: 0", "at least 1"),
         ("stages:", "stages: [", "is no YAML"),
+        (
+            "stages:",
+            "text_encoder: umt5\nstages:",
+            "text_encoder: this model has a caption encoder of its own; leave the field",
+        ),
+        (
+            "{preset: tiny,",
+            "{preset: tiny, caption: null,",
+            r"config\.text_encoder is missing: this model is told captions by umT5",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, old, new, message):
     assert old in TEXT
     with pytest.raises(ValueError, match=message):
         read_config(write(tmp_path, TEXT.replace(old, new, 1)))
+
+
+def test_a_model_of_one_prompt_takes_no_reference(tmp_path):
+    text = re.sub(r"model: .*", "model: {preset: ovi-960}\ntext_encoder: umt5", TEXT)
+    with pytest.raises(
+        ValueError, match=r"config\.stages: this model takes no reference voice; set objective\.reference to none"
+    ):
+        read_config(write(tmp_path, text))
+    run = read_config(write(tmp_path, text.replace("{mode: mixed", "{reference: none, mode: mixed")))
+    assert run.text_encoder == "umt5"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "kind: 3", "!!python/object/apply:os.system ['true']", "a: &a [*a]"])
