@@ -23,9 +23,9 @@ NOTE_WIDTH = 380
 SIZES = {
     "HarmonyEncode": (380, 440),
     "HarmonyEmptyLatent": (300, 306),
-    "HarmonyKSampler": (320, 560),
+    "HarmonyKSampler": (360, 850),
     "SaveVideo": (340, 440),
-    "HarmonySyncReport": (440, 940),
+    "HarmonySyncReport": (440, 860),
     "PreviewAudio": (300, 110),
 }
 """Of nodes that show more than their inputs; the least for others is what they need."""

@@ -115,7 +115,7 @@ def result(title: str = "What comes out", end: str = "") -> Group:
     return Group(
         title=title,
         kind="result",
-        columns=[[f"decode{end}", f"video{end}"], [f"save{end}"], [f"report{end}"]],
+        columns=[[f"decode{end}", f"video{end}", f"save{end}"], [f"report{end}"]],
     )
 
 
