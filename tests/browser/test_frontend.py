@@ -295,8 +295,13 @@ def test_a_size_snaps_to_the_checkpoints(page):
     set_widget(page, "HarmonyEmptyLatent", "width", 48)
 
 
-def memory(page: Page, text: str) -> tuple[dict, str]:
-    """What was found of memory, once its line says so."""
+def memory(page: Page, text: str, before: dict | None = None) -> tuple[dict, str]:
+    """What was found of memory, once its line says so and it is not what was there ``before`` any more."""
+    for _ in range(300):
+        found = shown(page, "HarmonyEmptyLatent", "harmony_length")["memory"]
+        if found is not None and found != before:
+            break
+        page.page.wait_for_timeout(100)
     said = page.page.wait_for_function(
         """(text) => [...document.querySelectorAll('.harmony-memory')]
             .find((one) => !one.hidden && one.textContent.includes(text))?.textContent""",
@@ -307,16 +312,17 @@ def memory(page: Page, text: str) -> tuple[dict, str]:
 
 def test_memory_is_told_for_the_checkpoint_at_this_size(page, server):
     spec = ClipSpec.nearest(2.0, height=32, width=96, grid=GRID)
+    before = memory(page, "About")[0]
     for name, value in {"fps": 24.0, "seconds": spec.seconds, "width": 96, "height": 32, "batch": 3}.items():
         set_widget(page, "HarmonyEmptyLatent", name, value)
-    page.page.wait_for_timeout(1000)
-    found, said = memory(page, "About")
+    page.page.wait_for_timeout(1000)  # it asks when the values have come to rest
+    found, said = memory(page, "About", before)
     asked = {"name": CHECKPOINT, "weight_dtype": "default", "pictures": spec.frames, "width": 96, "height": 32, "fps": 24}
     assert found == server.get(f"/harmony/memory?{urlencode(asked | {'batch': 3})}")
     assert "harmony-tiny" not in said
     set_widget(page, "HarmonyLoadCheckpoint", "weight_dtype", "fp8_e4m3fn")
     page.page.wait_for_timeout(1000)
-    assert memory(page, "About")[0]["weights"] < found["weights"]
+    assert memory(page, "About", found)[0]["weights"] < found["weights"]
     for kind, name, value in (("HarmonyLoadCheckpoint", "weight_dtype", "default"), ("HarmonyEmptyLatent", "batch", 1)):
         set_widget(page, kind, name, value)
     set_widget(page, "HarmonyEmptyLatent", "width", 48)
@@ -409,7 +415,7 @@ def test_the_widgets_are_neither_saved_nor_queued(page):
         assert None not in one["inputs"].values()
     saved = {one["type"]: one.get("widgets_values") for one in prompt["workflow"]["nodes"]}
     assert len(saved["HarmonyEmptyLatent"]) == 5
-    assert len(saved["HarmonyEncode"]) == 7
+    assert len(saved["HarmonyEncode"]) == 8
     assert saved["HarmonySyncReport"] == [FPS]
     assert all(None not in values for values in saved.values() if values)
 

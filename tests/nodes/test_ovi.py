@@ -35,7 +35,8 @@ from harmony_core.weights.ovi import load_ovi
 NEAR = 1e-4
 SIZES = {"width": 128, "layers": 12, "ffn": 64, "text": 16, "freq": 32}
 """As many layers as it takes to leave out Ovi's layer 11."""
-FRAMES, WIDTH, HEIGHT, STEPS = 13, 64, 32, 3
+FRAMES, WIDTH, HEIGHT, STEPS = 13, 64, 32, 4
+"""As many steps as divide 1000, the steps ComfyUI's schedules are taken from."""
 WHOLE, RENAMED = "ovi_720x720.safetensors", "renamed.safetensors"
 VIDEO_HALF, AUDIO_HALF = "Wan_2_2_Ovi_video_model_bf16.safetensors", "Wan_2_2_Ovi_audio_model_bf16.safetensors"
 PARTS = "ovi parts.safetensors"
