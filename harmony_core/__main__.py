@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
 COMMANDS = ("assemble", "bench", "convert", "demo", "evaluate", "generate", "inspect", "plan", "roundtrip", "train", "world")
 INTERRUPTED = 130
 """Exit status of a command that was stopped by Ctrl-C, as shells have it."""
+UNREAD = 141
+"""Likewise of one whose output nobody reads any more, as in ``harmony inspect FILE | head -1``."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,6 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would flush it again at its end
+        return UNREAD
     except ValueError as error:
         print(f"harmony: {error}", file=sys.stderr)
         return 1
