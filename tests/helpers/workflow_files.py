@@ -25,7 +25,7 @@ SIZES = {
     "HarmonyEmptyLatent": (300, 306),
     "HarmonyKSampler": (360, 850),
     "SaveVideo": (340, 440),
-    "HarmonySyncReport": (440, 860),
+    "HarmonySyncReport": (440, 900),
     "PreviewAudio": (300, 110),
 }
 """Of nodes that show more than their inputs; the least for others is what they need."""
