@@ -69,6 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="easy", help="easy, or hard: 4.5 s with more in it (default: easy)")
     parser.add_argument("--steps", type=int, default=24, help="sampling steps (default: 24)")
     parser.add_argument("--shift", type=float, default=3.0, help="of the schedule towards noise (default: 3)")
+    parser.add_argument(
+        "--gamma", type=float, default=1.0, help="above 1 the picture settles before the sound (default: 1, together)"
+    )
     parser.add_argument("--sampler", default="unipc", help="euler, heun, dpmpp_2m or unipc (default: unipc)")
     parser.add_argument("--sync-video", type=float, default=3.0, metavar="SCALE", help="of SyncCFG, for video (default: 3)")
     parser.add_argument("--sync-audio", type=float, default=2.0, metavar="SCALE", help="of SyncCFG, for sound (default: 2)")
@@ -200,13 +203,13 @@ def write_figures(path: Path, meta: Mapping[str, Any], tables: Mapping[str, Mapp
 
 def _plan(args: argparse.Namespace) -> Plan:
     from ..bench.world.plan import Plan
-    from ..flow import shifted_schedule
+    from ..flow import adjust_times, shifted_schedule
     from ..pipeline import Schedule
     from ..sampling import sampler
     from ..types import AV
 
     sampler(args.sampler)
-    shifted_schedule(args.steps, shift=args.shift)
+    adjust_times(shifted_schedule(args.steps, shift=args.shift), gamma=args.gamma)
     return Plan(
         kinds=tuple(_listed(args.kinds)),  # type: ignore[arg-type]  # checked there
         rows=None if args.rows is None else tuple(_listed(args.rows)),
@@ -215,7 +218,7 @@ def _plan(args: argparse.Namespace) -> Plan:
         batch=args.batch,
         split=args.split,
         seed=args.seed,
-        schedule=Schedule(steps=args.steps, shift=args.shift, sampler=args.sampler),
+        schedule=Schedule(steps=args.steps, shift=args.shift, gamma=args.gamma, sampler=args.sampler),
         sync_scale=AV(args.sync_video, args.sync_audio),
         driven_sync=args.driven_sync,
     )
@@ -295,6 +298,7 @@ def _meta(plan: Plan) -> dict[str, Any]:
         "batch": plan.batch,
         "steps": plan.schedule.steps,
         "shift": plan.schedule.shift,
+        "gamma": plan.schedule.gamma,
         "sampler": plan.schedule.sampler,
         "sync_cfg": {**vars(plan.sync_scale), "text": "same", "still": _STILL},
     }

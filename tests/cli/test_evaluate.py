@@ -109,6 +109,17 @@ def test_parts_are_put_together_as_one_run(files, tmp_path, capsys):
     assert "give a checkpoint to measure" in capsys.readouterr().err
 
 
+def test_gamma_parts_the_times_of_the_streams(files, tmp_path):
+    found = {}
+    for gamma in (1, 4):
+        out = tmp_path / f"{gamma}.json"
+        assert evaluate(files, "--kinds", "impact", "--rows", "joint", "--steps", 3, "--gamma", gamma, "--json", out) == 0
+        record = json.loads(out.read_text())
+        assert record["meta"]["gamma"] == gamma
+        found[gamma] = {name: value for name, value in record["figures"].items() if name.startswith("impact.joint.")}
+    assert found[1] != found[4]
+
+
 def test_hard_clips_are_measured_with_the_truth_and_the_codecs_in_their_rows(files, tmp_path):
     pytest.importorskip("espeakng_loader")
     kinds = ("--kinds", "impact,talk,complex", "--split", "hard", "--rows", "codec,joint_sync_cfg,audio_driven")
@@ -134,6 +145,7 @@ def test_hard_clips_are_measured_with_the_truth_and_the_codecs_in_their_rows(fil
         (("--sampler", "odd"), "no sampler 'odd'"),
         (("--steps", 0), "a whole number of steps"),
         (("--shift", -1), "shift is a positive number"),
+        (("--gamma", 0), "gamma is a positive number"),
         (("--sync-video", -1), "a guidance scale is a number from 0 up"),
         (("--threads", 0), "--threads is at least 1"),
         (("--device", "abacus"), "--device abacus cannot be used"),
