@@ -14,6 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..types import AV
+
+LISTENING = AV(0.3, 0.9)
+"""How much of a stream is noise when the model is asked what in it reads the other, which is given."""
 _HEAT = (1.0, 0.4, 0.0)
 """Orange, in [0, 1]."""
 _SMOOTH_SIDE = 128  # pixels of the shorter side at which masks are smoothed: they have no finer detail

@@ -19,7 +19,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...harmony_core.flow import draw_noise
-from ...harmony_core.measure.sound_source import agreement, overlay, source_masks
+from ...harmony_core.measure.sound_source import LISTENING, agreement, overlay, source_masks
 from ...harmony_core.models.sound_map import SoundMapRecorder
 from ...harmony_core.types import AV, Modality
 from .latent import FPS, Latent, clip_of
@@ -27,9 +27,6 @@ from .model import QUESTION_OPTION, harmony_model
 from .rate import with_rate
 from .run import Question
 from .sync import PATCH
-
-NOISE = AV(0.3, 0.9)
-"""How much of a stream is noise where the other is given."""
 
 
 def sound_source_map(
@@ -102,7 +99,7 @@ def _listen(patcher: Any, positive: list[list[Any]], latent: Latent, asking: Mod
         NestedTensor(list(draw_noise(streams.map(lambda x: tuple(x.shape)), range(streams.video.shape[0])))),
         latent["samples"],
         comfy.samplers.KSAMPLER(_where_it_is),
-        torch.tensor([NOISE[asking], 0.0]),
+        torch.tensor([LISTENING[asking], 0.0]),
         denoise_mask=NestedTensor(list(free)),
         disable_pbar=True,
         seed=0,
