@@ -1,6 +1,8 @@
 """Shared by all tests: one thread, since tests run side by side."""
 
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,3 +19,11 @@ from small import small_model  # noqa: E402 - after the path
 def model():
     """A model whose interaction speaks."""
     return small_model()
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C interrupts: a shell's background job, as this process may be, is started with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

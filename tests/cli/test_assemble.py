@@ -51,6 +51,7 @@ def test_what_cannot_be_done_is_one_sentence(parts, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_leaves_nothing(parts, tmp_path, monkeypatch, capsys):
     def draw(self, done, total):
         del self, total

@@ -262,16 +262,14 @@ def test_a_clip_larger_than_memory_is_one_sentence(checkpoint, tmp_path, capsys)
     assert not names(tmp_path)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_leaves_no_file_and_one_line(checkpoint, tmp_path, capsys):
     interrupt = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))
-    # A shell's background job, as this process may be, is started with Ctrl-C ignored.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     interrupt.start()
     try:
         status = main(["generate", "--out", str(tmp_path / "b.mp4"), "--checkpoint", str(checkpoint), "--steps", "5000"])
     finally:
         interrupt.cancel()
-        signal.signal(signal.SIGINT, before)
     assert status == INTERRUPTED
     assert capsys.readouterr().err.endswith("\nharmony: stopped\n")
     assert not names(tmp_path)

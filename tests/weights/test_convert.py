@@ -253,6 +253,7 @@ def test_gguf_is_out_of_scope(wan, tmp_path):
             convert(source, target, "bf16")
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("to", ["bf16", "fp8"])
 def test_ctrl_c_leaves_what_was_there(wan, tmp_path, to):
     before = wan.read_bytes()
