@@ -53,8 +53,9 @@ def found(tmp_path_factory):
     with safe_open(resolve("harmony-tiny"), "pt") as file:
         metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     write_scaled(tensors, metadata, folder)
-    plain = {key: value.to(torch.float8_e4m3fn) if is_matrix(key, value) else value for key, value in tensors.items()}
-    save_file(plain, folder / "plain_fp8.safetensors", metadata=metadata)
+    for name, kind in (("plain_fp8", torch.float8_e4m3fn), ("plain_e5m2", torch.float8_e5m2)):
+        plain = {key: value.to(kind) if is_matrix(key, value) else value for key, value in tensors.items()}
+        save_file(plain, folder / f"{name}.safetensors", metadata=metadata)
     script = Path(__file__).with_name("beside_model_storage.py")
     return run_beside_comfy(script, str(resolve("harmony-tiny")), str(folder))
 
@@ -65,7 +66,9 @@ def test_latents_stay_close(found, name):
 
 
 def test_weights_rounded_by_the_loader_are_those_rounded_in_the_file(found):
-    assert found["fp8_e4m3fn"]["away"] == pytest.approx(found["plain_fp8"]["away"], rel=1e-3)
+    # Nearly: in the files the caption encoder is rounded too, which the loader leaves whole.
+    for chosen, file, near in (("fp8_e4m3fn", "plain_fp8", 1e-3), ("fp8_e5m2", "plain_e5m2", 1e-2)):
+        assert found[chosen]["away"] == pytest.approx(found[file]["away"], rel=near)
     assert found["bf16"]["away"] < found["fp8_e4m3fn"]["away"] / 4
 
 
