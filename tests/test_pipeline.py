@@ -5,6 +5,7 @@ import weakref
 
 import pytest
 import torch
+from rounding import CHANGED, ROUNDING, away
 from small import small_clip, small_conditioning, small_config, small_latents, small_model
 
 from harmony_core import denoiser as denoiser_module
@@ -53,6 +54,7 @@ def distance(a: AV[torch.Tensor], b: AV[torch.Tensor]) -> float:
 
 
 @pytest.mark.parametrize("name", TASKS)
+@pytest.mark.bitwise("locked")
 def test_what_is_given_comes_back_bit_for_bit(name, model):
     canvas = task(name)
     out = sample(model, setting(name), seeds=[1], schedule=SHORT).latents
@@ -111,8 +113,8 @@ def test_an_isolated_driver_reads_nothing_of_what_it_drives(model):
         times = AV.both(torch.full((1, 1), 0.5)).replace(driver, torch.zeros(1, 1))
         a = model(x, times, context, driver=driver)
         b = model(x.replace(driver.other, other[driver.other]), times, context, driver=driver)
-        assert torch.equal(a[driver], b[driver])
-        assert not torch.equal(a[driver.other], b[driver.other])
+        assert away(a[driver], b[driver]) <= ROUNDING
+        assert away(a[driver.other], b[driver.other]) > CHANGED
 
 
 def test_sync_cfg_at_scale_one_is_the_model(model):
@@ -131,6 +133,7 @@ def test_modality_guidance_cuts_the_interaction(model):
 
 
 @pytest.mark.parametrize("name", TASKS)
+@pytest.mark.bitwise("draw")
 def test_a_batch_of_three_equals_three_singles(name, model):
     told, given = small_conditioning(3), small_latents(3, seed=50)
     together = sample(model, setting(name, batch=3), seeds=[1, 2, 3], schedule=SHORT).latents
@@ -161,6 +164,7 @@ def test_any_memory_budget_gives_the_same_clip(budget, name, model):
     assert distance(sample(model, setting(name, budget=budget), seeds=[1], schedule=SHORT).latents, expected) <= 1e-5
 
 
+@pytest.mark.bitwise("copy")
 def test_a_driver_that_does_not_fit_gives_its_budget_back():
     cache = DriverCache(torch.device("cpu"), MemoryBudget(100))
 
@@ -353,6 +357,7 @@ def test_a_sound_map_points_at_the_patch_that_sounds():
     assert recorder.maps().flatten().argmax() == where
 
 
+@pytest.mark.bitwise("mask")
 def test_frames_that_hear_nothing_have_an_empty_map():
     model = small_model(small_config(window=0))
     spec = small_clip(frames=33, fps=240.0)
@@ -388,6 +393,7 @@ def test_a_clip_and_its_conditions_are_of_one_batch_and_a_real_frame_rate(model)
             model(small_latents(2), times, context, fps=fps)
 
 
+@pytest.mark.bitwise("draw")
 def test_the_same_seed_draws_the_same_weights_in_every_dtype():
     exact, rough = (Harmony(small_config(), Runtime(dtype=d)) for d in (torch.float32, torch.bfloat16))
     exact.initialize(3)

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 PICKLES = frozenset({".pt", ".pth", ".ckpt", ".bin"})
 WRAPPERS = ("state_dict", "module", "app", "model", "generator")
+OLDEST_TORCH = "2.6"
+"""Before it, a pickle can run code however it is opened (CVE-2025-32434)."""
 DEEPEST = 4
 SHOWN = 10
 _LONGEST_HEADER = 100_000_000
@@ -203,6 +205,11 @@ def shard_names(index: Path) -> list[str]:
 
 
 def _read_pickle(path: Path, device: str, *, mapped: bool) -> dict[str, Tensor]:
+    if torch.__version__ < OLDEST_TORCH:  # ComfyUI brings a torch of its own, whatever pyproject.toml asks for
+        raise ValueError(
+            f"{path} is a pickle, and in torch {torch.__version__} a pickle can run code; update torch to {OLDEST_TORCH} or "
+            "newer, or convert the file to .safetensors elsewhere"
+        )
     mapped = mapped and zipfile.is_zipfile(path)  # pickles of torch before 1.6 cannot be
     try:
         with warnings.catch_warnings():

@@ -8,6 +8,7 @@ from all_in_one import save_all_in_one
 from comfy_events import PREVIEW, Events
 from comfy_server import Failed
 from graphs import SAMPLING, SEED, STEPS, TASKS, clip_graph, node, sampled, sampled_by_parts, sampled_by_stock
+from rounding import CHANGED, away
 from standalone import far, standalone
 
 from harmony_core.flow import shifted_schedule
@@ -238,6 +239,7 @@ def test_harmony_ksampler_does_what_its_options_say(server, pipeline, inputs, ca
 
 
 @pytest.mark.parametrize("task", ["audio", "video", "first"])
+@pytest.mark.bitwise("locked")
 def test_timestep_adjustment_beside_what_is_given(server, pipeline, inputs, task):
     server.run(sampled(clip_graph(task), f"adjusted {task}", gamma=1.5))
     kept = server.kept(f"adjusted {task}")
@@ -432,4 +434,4 @@ def test_a_batch_is_its_clips_one_by_one(server, pipeline, inputs):
         assert value.shape[0] == 2
         assert torch.isfinite(value).all()
         if key.startswith("after"):
-            assert not torch.equal(value[0], value[1])
+            assert away(value[0], value[1]) > CHANGED

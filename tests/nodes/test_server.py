@@ -21,6 +21,7 @@ from graphs import (
     sampled_by_parts,
     sampled_by_stock,
 )
+from rounding import CHANGED, ROUNDING, away
 from safetensors.torch import save_file
 from standalone import far, standalone
 
@@ -73,6 +74,7 @@ def test_the_guider_under_samplercustomadvanced_equals_the_pipeline(server, pipe
 
 @pytest.mark.parametrize(("task", "stream"), [("audio", "audio"), ("video", "video")])
 @pytest.mark.parametrize("sampler_name", ["euler", "dpmpp_2m", "uni_pc", "res_multistep"])
+@pytest.mark.bitwise("locked")
 def test_a_driver_comes_back_bit_for_bit(server, task, stream, sampler_name):
     name = f"driven-{task}-{sampler_name}"
     server.run(sampled_by_stock(clip_graph(task), name, sampler_name=sampler_name, cfg=2.0))
@@ -80,7 +82,7 @@ def test_a_driver_comes_back_bit_for_bit(server, task, stream, sampler_name):
     other = "video" if stream == "audio" else "audio"
     assert torch.equal(kept[f"before.{stream}"], kept[f"after.{stream}"])
     assert torch.isfinite(kept[f"after.{other}"]).all()
-    assert not torch.equal(kept[f"before.{other}"], kept[f"after.{other}"])
+    assert away(kept[f"before.{other}"], kept[f"after.{other}"]) > CHANGED
 
 
 def test_modelsamplingsd3_changes_the_schedule_and_not_the_times(server, pipeline, inputs):
@@ -126,7 +128,7 @@ def test_a_lora_changes_the_clip_and_is_undone(server):
     lora = ran("lora", 2, with_lora=True)
     again = ran("plain again", 3, with_lora=False)
     assert (plain - lora).abs().max() > 1e-3
-    assert torch.equal(plain, again)
+    assert away(plain, again) <= ROUNDING
 
 
 def test_eight_nodes_from_words_to_a_file(server):
@@ -148,7 +150,7 @@ def test_a_model_saved_by_modelsave_gives_the_same(server):
     (written,) = (server.base / "output" / "diffusion_models").glob("again*.safetensors")
     server.run(sampled_by_stock(clip_graph(checkpoint=written.name), "saved"))
     unsaved, saved = server.kept("unsaved"), server.kept("saved")
-    assert all(torch.equal(unsaved[key], saved[key]) for key in unsaved)
+    assert away(saved, unsaved) <= ROUNDING
 
 
 def test_the_built_in_checkpoint(server):
@@ -176,7 +178,7 @@ def test_stock_nodes_decode_and_encode_too(server):
     graph["keep third"] = node("ProbeKeep", name="third", images=["third", 0])
     server.run(graph)
     ours, stock = server.kept("ours"), server.kept("stock")
-    assert torch.equal(ours["images"], stock["images"])
+    assert away(ours["images"], stock["images"]) <= ROUNDING
     assert tuple(ours["images"].shape) == (FRAMES, HEIGHT, WIDTH, 3)
     assert ours["wave"].shape[-1] == round(FRAMES / 24 * 16_000)
     assert server.kept("third")["images"].shape == ours["images"].shape

@@ -171,6 +171,7 @@ def test_differences_of_weights_and_biases_are_added(model, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.bitwise("copy")
 def test_loras_add_up_in_any_order_and_leave_no_bit_behind(model, tmp_path, dtype):
     model = model.to(dtype)
     before, shapes = weights(model), shapes_of(model)
@@ -241,6 +242,7 @@ def test_alpha_kept_beside_the_tensors_counts(model, tmp_path, place, by_root, s
     assert lora.changes["video.blocks.1.ffn.0"].scale == pytest.approx(3 * scale)
 
 
+@pytest.mark.bitwise("file")
 def test_a_file_that_is_written_is_read_as_it_was(model, tmp_path):
     shapes = shapes_of(model)
     made = pairs(shapes, VIDEO | OTHERS)

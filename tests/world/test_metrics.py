@@ -187,6 +187,7 @@ def test_onsets_and_motion_are_found_whatever_sounds_and_moves(impacts):
     assert motion_peaks(jump, 24).tolist() == [0.5]
 
 
+@pytest.mark.bitwise("copy")
 def test_sound_comes_late_by_whole_pictures():
     wave = torch.arange(1, 32_668.0)[None]
     assert delayed(wave, 0, 24).equal(wave)
@@ -194,6 +195,7 @@ def test_sound_comes_late_by_whole_pictures():
     assert delayed(wave, 2, 24).shape == wave.shape
 
 
+@pytest.mark.bitwise("program")
 def test_judges_train_alike_from_one_seed_and_keep(tmp_path):
     pytest.importorskip("espeakng_loader")
     config = JudgesConfig(talks=12, clips=6, listener_steps=3, sync_steps=2, batch=4)
