@@ -38,6 +38,8 @@ def pipeline() -> Pipeline:
     for parameter in model.parameters():
         if parameter.ndim > 1 and parameter.std() == 0:
             torch.nn.init.normal_(parameter, std=0.1)
+    for symbols in (model.caption, model.speech):  # each as strong as one that was learnt, so that every word is heard
+        torch.nn.init.normal_(symbols.embedding.weight)
     codecs = VideoVAE(VIDEO["tiny"]), AudioCodec(AUDIO["tiny"])
     return Pipeline(
         model=model.requires_grad_(False),

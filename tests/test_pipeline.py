@@ -120,7 +120,7 @@ def test_an_isolated_driver_reads_nothing_of_what_it_drives(model):
 def test_sync_cfg_at_scale_one_is_the_model(model):
     guided = sample(model, setting(guidance=sync_guidance(AV(1.0, 1.0))), seeds=[1], schedule=SHORT)
     plain = sample(model, setting(guidance=Guidance()), seeds=[1], schedule=SHORT)
-    assert distance(guided.latents, plain.latents) == 0
+    assert away(guided.latents, plain.latents) <= ROUNDING
     assert guided.passes == (AV(1, 1),) * 3
 
 
@@ -182,6 +182,7 @@ def test_a_driver_that_does_not_fit_gives_its_budget_back():
 
 
 @pytest.mark.parametrize("at", [0, 1, 2])
+@pytest.mark.bitwise("program")
 def test_a_cancelled_run_leaves_nothing_and_the_next_is_identical(at, model, monkeypatch):
     expected = sample(model, setting(), seeds=[1], schedule=SHORT).latents
     caches = []
@@ -271,7 +272,7 @@ def test_sound_maps_are_pictures_and_watching_changes_nothing(name, model):
     assert maps.shape == (1, 3, 2, 3)
     assert maps.min() >= 0
     assert maps.max() == 1
-    assert distance(watched, sample(model, setting(name), seeds=[1], schedule=SHORT).latents) == 0
+    assert away(watched, sample(model, setting(name), seeds=[1], schedule=SHORT).latents) <= ROUNDING
     never = SoundMapRecorder(start=0.1)
     sample(model, setting(name, recorder=never), seeds=[1], schedule=SHORT)
     with pytest.raises(ValueError, match="no sound-source map was recorded"):

@@ -86,9 +86,9 @@ class Page:
         page.set_default_timeout(60_000)
         page.on("console", self._on_console)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("request", self._asked.add)
-        page.on("requestfinished", self._asked.discard)
-        page.on("requestfailed", self._asked.discard)
+        page.on("request", self._on_question)
+        for end in ("requestfinished", "requestfailed"):
+            page.on(end, self._on_answer)
 
     def _on_console(self, message: Any) -> None:
         where = message.location.get("url", "")
@@ -103,10 +103,17 @@ class Page:
         if message.text.startswith("Harmony:"):
             self.errors.append(message.text)
 
+    def _on_question(self, asked: Any) -> None:
+        self._asked.add(asked)
+
+    def _on_answer(self, asked: Any) -> None:
+        self._asked.discard(asked)
+
     def open(self) -> None:
-        """Until there is a graph."""
+        """Until there is a graph, and all is there that the page asks for when it starts."""
         self.page.goto(self._address, timeout=START_MILLISECONDS)
         self.page.wait_for_function("window.app?.canvas?.graph", timeout=START_MILLISECONDS)
+        self.settle()
 
     def settle(self) -> None:
         """Wait until the page has drawn and been idle twice without waiting for an answer: however long that takes."""

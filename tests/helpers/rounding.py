@@ -45,7 +45,7 @@ def away(found, wanted) -> float:
 
 
 class OtherRounding(TorchDispatchMode):
-    """Every result of arithmetic is off by some last bits, each time otherwise, as if each were another machine's.
+    """Every result of arithmetic is off by a last bit or two, each time otherwise, as if each were another machine's.
 
     What adds nothing up is left alone (copies, masks, products of two numbers, comparisons), and so is every zero.
 
@@ -83,7 +83,6 @@ class OtherRounding(TorchDispatchMode):
             return x
         self.changed += 1
         real = torch.view_as_real(x) if x.is_complex() else x
-        last_bits = (4 if real.dtype.itemsize >= 4 else 1) * torch.finfo(real.dtype).eps
         by = torch.randn(real.shape, generator=self.source, dtype=torch.float64)
-        off = (real.double() * (1 + last_bits * by)).to(real.dtype)
+        off = (real.double() * (1 + torch.finfo(real.dtype).eps * by)).to(real.dtype)
         return torch.view_as_complex(off) if x.is_complex() else off

@@ -456,6 +456,7 @@ def test_a_stock_mask_stays_where_no_span_changes_it(server):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.bitwise("locked")
 def test_a_soft_mask_lies_between_what_was_there_and_what_is_made(server, sampler):
     """The more of a picture is free, the farther it ends from what was given; 0 stays exactly."""
     far = []

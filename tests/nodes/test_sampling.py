@@ -307,6 +307,7 @@ def test_denoise_means_what_it_means_in_ksampler(server, denoise):
     assert (ours["before.video"] - ours["after.video"]).abs().max() > 100 * NEAR
 
 
+@pytest.mark.bitwise("copy")
 def test_a_little_denoise_changes_little_and_none_nothing(server):
     moved = {}
     for denoise in (0.0, 0.1, 0.5, 1.0):

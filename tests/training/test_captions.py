@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import text_encoders
 import torch
-from rounding import ROUNDING, away
+from rounding import CHANGED, ROUNDING, away
 from safetensors.torch import load_file
 from small import small_branch, small_model
 
@@ -173,7 +173,7 @@ def test_what_is_left_out_is_the_model_s_nothing_or_the_empty_prompt(make_cache,
         assert 0 < sum(lost) < len(lost)
     losses = [float(Objective(model)(batch_of(cache, config, **{drop: 1.0}))["loss"]) for drop in ("text_drop", "caption_drop")]
     spoken = config.speech is not None
-    assert (losses[0] == losses[1]) != spoken  # the transcript is text too
+    assert (abs(losses[0] / losses[1] - 1) > 1e-4) == spoken  # the transcript is text too
 
 
 @pytest.mark.parametrize("field", ["video_caption", "audio_caption"])
@@ -182,7 +182,8 @@ def test_another_caption_is_another_loss(make_cache, config, field):
     for name, text in (("a", "a red ball"), ("again", "a red ball"), ("b", "a blue bus")):
         entries = (dataclasses.replace(ENTRIES[0], **{field: text}), *ENTRIES[1:])
         objective[name] = Objective(model)(batch_of(make_cache(name, config, entries), config))["loss"]
-    assert objective["a"] == objective["again"] != objective["b"]
+    assert away(objective["again"], objective["a"]) <= ROUNDING
+    assert away(objective["b"], objective["a"]) > CHANGED
 
 
 def test_the_model_s_nothing_learns_where_it_is_told(make_cache):

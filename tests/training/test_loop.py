@@ -76,6 +76,7 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(make_run, cache, tmp
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
+@pytest.mark.bitwise("program")
 def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(make_run, cache, tmp_path):
     whole = make_run(output=str(tmp_path / "whole"))
     train_model(whole, cache)
@@ -106,6 +107,7 @@ def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(make_run, cache, tm
 
 
 @pytest.mark.parametrize("then", ["SIG_IGN", "SIG_DFL"])
+@pytest.mark.bitwise("program")
 def test_a_full_disk_or_a_kill_while_saving_leaves_the_last_checkpoint(make_run, cache, tmp_path, then):
     """A limit on the size of a file stands for the full disk: the write fails in the same place, or its signal kills there."""
     train_model(make_run(output=str(tmp_path / "whole")), cache)

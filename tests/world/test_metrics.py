@@ -60,6 +60,7 @@ def test_the_rows_are_ordered_as_they_must_be(judges, impacts):
     assert {"impact.event_f1", "impact.event_f1.low", "impact.event_f1.high"} <= set(flat(rows["truth"], "impact"))
 
 
+@pytest.mark.bitwise("program")
 def test_pairs_give_the_row_of_the_truth_again_and_again(judges, impacts):
     frames, audio = pairs(impacts[:6])
     first = evaluate_pairs(frames, audio, impacts[:6], judges)
