@@ -18,6 +18,7 @@ from ..encoders.symbols import to_symbols
 from ..flow import adjust_times, shifted_schedule
 from ..geometry import ClipSpec
 from ..guidance import Guidance, SyncText, sync_guidance, text_guidance
+from ..inputs import exists, is_file
 from ..media import probe, read_audio, read_image, read_video, to_mono
 from ..pipeline import Request, Schedule, check_voice, texts_of
 from ..recipes import RECIPES, Recipe, recipe_for
@@ -150,7 +151,7 @@ def _check_parts(args: argparse.Namespace) -> None:
     """Refuse files of parts that are not there, before anything is read."""
     for option in _PARTS:
         path = getattr(args, option)
-        if path is not None and not path.exists():
+        if path is not None and not exists(path):
             raise ValueError(f"--{option.replace('_', '-')}: there is no file {path}")
     if args.vocoder is not None and args.audio_vae is None:
         raise ValueError("--vocoder belongs to --audio-vae: give that too")
@@ -239,7 +240,7 @@ def _files(args: argparse.Namespace) -> tuple[ClipFiles, ...]:
     for path in (path for one in files for path in one.all()):
         if path.resolve() in read:
             raise ValueError(f"{path} would be written over, which is also read: give another name to --out")
-        if path.exists() and not path.is_file():
+        if exists(path) and not is_file(path):
             raise ValueError(f"cannot write {path}: it exists and is not a file")
     return files
 

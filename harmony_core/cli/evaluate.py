@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..atomic import replacing
+from ..inputs import is_dir
 
 if TYPE_CHECKING:
     from ..bench.world.plan import Plan
@@ -236,9 +237,9 @@ def _check_writable(path: Path | None) -> None:
     """
     if path is None:
         return
-    if path.is_dir():
+    if is_dir(path):
         raise ValueError(f"cannot write {path}: it is a folder")
-    if not path.absolute().parent.is_dir():
+    if not is_dir(path.absolute().parent):
         raise ValueError(f"cannot write {path}: there is no folder {path.absolute().parent}")
     if not os.access(path.absolute().parent, os.W_OK):
         raise ValueError(f"cannot write {path}: its folder cannot be written to")

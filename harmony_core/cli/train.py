@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..inputs import exists, is_file
 from .progress_line import ProgressLine
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _make_world(config: AnyRun) -> None:
     from ..world.dataset import dataset, recipes
 
     data = config.data
-    if data.world is None or Path(data.folder).exists():
+    if data.world is None or exists(Path(data.folder)):
         return
 
     def pair(clip: WorldClip) -> tuple[Entry, Clip]:
@@ -127,8 +128,8 @@ def _packed(config: AnyRun, world: World) -> PackedClips:
     from ..training.store import INDEX
 
     spec, folder, cache = config.data.spec(), Path(config.data.folder), Path(config.data.cache)
-    if not (folder / INDEX).is_file():
-        if world.first and not cache.exists():
+    if not is_file(folder / INDEX):
+        if world.first and not exists(cache):
             source = open_source(folder, spec)
             pack_clips(source, cache, shard_clips=config.data.shard_clips, progress=ProgressLine("reading clips"))
         world.barrier()
@@ -147,7 +148,7 @@ def _cached(config: ModelRun, world: World, video_codec: VideoVAE, audio_codec: 
 
     data = config.data
     text = config.text_encoder
-    if world.first and not Path(data.cache).exists():
+    if world.first and not exists(Path(data.cache)):
         build_cache(
             open_source(data.folder, data.spec(config.model)),
             data.cache,

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from ..atomic import replacing
 from ..codecs.audio import SAMPLE_RATES, resample
+from ..inputs import exists, is_dir, is_file
 from ..progress import Progress
 from ..types import Audio, Video
 from .pictures import SCALING, Picture
@@ -148,9 +149,9 @@ def _replacing(path: str | Path, suffix: str) -> Iterator[Path]:
         raise ValueError(f"cannot write {path}: the name of this kind of file ends in {suffix}")
     target = Path(os.path.realpath(path))  # a link stays a link
     try:
-        if target.exists() and not target.is_file():
+        if exists(target) and not is_file(target):
             raise ValueError(f"cannot write {path}: it exists and is not a file")
-        if not target.parent.is_dir():
+        if not is_dir(target.parent):
             raise ValueError(f"cannot write {path}: there is no such folder")
         with replacing(target) as temporary:
             yield temporary

@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ..config import HarmonyConfig
 from ..encoders.prompts import prompts_of
+from ..inputs import is_dir, is_file
 from ..models.harmony import Harmony
 from ..types import AV, Modality
 from ..weights.files import shard_names
@@ -211,6 +212,6 @@ def _files(path: Path) -> list[Path]:
     """All files of a text encoder."""
     if path.name.endswith(_INDEX):
         return [path, *(path.with_name(name) for name in sorted(shard_names(path)))]
-    if not path.is_dir():
+    if not is_dir(path):
         return [path]
-    return sorted(file for file in path.rglob("*") if file.suffix in _SUFFIXES and file.is_file())
+    return sorted(file for file in path.rglob("*") if file.suffix in _SUFFIXES and is_file(file))

@@ -28,6 +28,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor
 
+from ..inputs import exists, is_dir
 from ..records import check_fields, from_record, to_record
 from .distributed import World
 
@@ -63,7 +64,7 @@ class Checkpoints:
 
     def found(self) -> list[Path]:
         """Whole checkpoints, oldest first."""
-        if not self.folder.is_dir():
+        if not is_dir(self.folder):
             return []
         named = [(int(m[1]), path) for path in self.folder.iterdir() if (m := NAME.fullmatch(path.name))]
         return [path for _, path in sorted(named)]
@@ -142,13 +143,13 @@ class Checkpoints:
 
     def clean(self) -> None:
         """Remove what killed runs left half-written."""
-        if self._world.first and self.folder.is_dir():
+        if self._world.first and is_dir(self.folder):
             for path in self.folder.glob(".step-*"):
                 shutil.rmtree(path, ignore_errors=True)
         self._world.barrier()
 
     def _publish(self, temporary: Path, target: Path) -> None:
-        if target.exists():  # of a run that was told to go back
+        if exists(target):  # of a run that was told to go back
             shutil.rmtree(target)
         temporary.rename(target)
         for old in self.found()[: -self._keep]:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..geometry import ClipSpec
+from ..inputs import is_file
 from ..media import read_audio, read_clip, to_mono
 from ..progress import Progress
 from ..records import from_record
@@ -75,7 +76,7 @@ class MediaFolder:
         self.folder, self.spec = Path(folder), spec
         self.entries = read_manifest(self.folder / MANIFEST)
         named = [name for e in self.entries for name in (e.file, e.reference) if name is not None]
-        missing = [name for name in dict.fromkeys(named) if not (self.folder / name).is_file()]
+        missing = [name for name in dict.fromkeys(named) if not is_file(self.folder / name)]
         if missing:
             more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
             raise ValueError(f"{MANIFEST} names {len(missing)} missing file(s): {', '.join(missing[:SHOWN])}{more}")
@@ -121,7 +122,7 @@ def open_source(folder: str | Path, spec: ClipSpec) -> Source:
         ValueError: it is neither, or packed clips are of another shape.
     """
     folder = Path(folder)
-    if not (folder / INDEX).is_file():
+    if not is_file(folder / INDEX):
         return MediaFolder(folder, spec)
     packed = PackedClips(folder)
     if not same_shape(packed.spec, spec):

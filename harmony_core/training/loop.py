@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..atomic import replacing
+from ..inputs import is_file
 from ..progress import Progress
 from .checkpoint import Checkpoints
 from .config import AnyRun, OptimizerConfig, RunConfig
@@ -297,7 +298,7 @@ def make_optimizer(parameters: Mapping[str, nn.Parameter], config: OptimizerConf
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The lines of a run's log; a last line that a killed run left unfinished is passed over."""
-    if not path.is_file():
+    if not is_file(path):
         return []
     *lines, last = path.read_text(encoding="utf-8").split("\n")
     if last:

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..geometry import ClipSpec
+from ..inputs import exists
 from ..records import check_fields, from_record, to_record
 
 FORMAT = "1"
@@ -172,7 +173,7 @@ def writing(
     Raises:
         ValueError: the folder is there already or cannot be written, or there was no clip.
     """
-    if folder.exists():
+    if exists(folder):
         raise ValueError(f"{folder} is there already; remove it or name another folder")
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:
