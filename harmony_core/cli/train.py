@@ -37,12 +37,13 @@ def run(args: argparse.Namespace) -> None:
         ValueError: something is wrong with the config, the data, the codecs or the run's folder.
     """
     from ..runtime import usable_device
+    from ..training.alone import alone
     from ..training.config import read_config
     from ..training.distributed import connected
 
     config = read_config(args.config)
     usable_device(config.run.device, "the config's device")
-    with connected(config.run.device) as world:
+    with connected(config.run.device) as world, alone(config.run.output, first=world.first, resume=args.resume):
         if world.first:
             _make_world(config)
         world.barrier()
