@@ -13,12 +13,13 @@ import os
 import re
 import shutil
 import socket
+import stat
 import uuid
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from .inputs import named
+from .inputs import named, reason
 
 _NAME = re.compile(r"\.harmony-([0-9a-f]{8})-(\d{1,10})-([0-9a-f]{8})-[0-9a-f]{8}")
 _SUFFIX = re.compile(r"\.\w{1,16}")
@@ -37,13 +38,10 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         ValueError: the folder is missing or cannot be written to, the name is none the disk takes, or the disk is full.
     """
-    if "\0" in path.name:
-        raise ValueError(f"cannot write {named(path)}: there is a null character in the name")
+    check_target(path)
     folder = temporary_beside(path)
     temporary = folder / f"part{path.suffix if _SUFFIX.fullmatch(path.suffix) else ''}"
     try:
-        with contextlib.suppress(FileNotFoundError):
-            path.lstat()  # a name that the disk does not take is refused now, not after the work
         folder.mkdir()
         temporary.touch()
         mode = temporary.stat().st_mode
@@ -54,6 +52,22 @@ def replacing(path: Path) -> Iterator[Path]:
         raise ValueError(f"cannot write {named(path)}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # it may never have come into being
+
+
+def check_target(path: Path) -> None:
+    """Refuse a name that cannot be written to, before the work.
+
+    Raises:
+        ValueError: the disk does not take the name, or it is that of a folder.
+    """
+    try:
+        folder = stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        raise ValueError(f"cannot write {named(path)}: {reason(error)}") from error
+    if folder:
+        raise ValueError(f"cannot write {named(path)}: it is a folder")
 
 
 def temporary_beside(path: Path) -> Path:

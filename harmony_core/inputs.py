@@ -13,7 +13,7 @@ from pathlib import Path
 from .shown import shown
 
 MIB = 1 << 20
-LONGEST_NAME = 160
+LONGEST_NAME = 120
 """Characters of a path that are repeated in a message."""
 
 

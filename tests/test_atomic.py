@@ -100,5 +100,5 @@ def test_every_name_the_disk_takes_can_be_written(tmp_path, name):
 
 
 def test_a_name_with_a_null_character_is_one_sentence(tmp_path):
-    with pytest.raises(ValueError, match="null character"), replacing(tmp_path / "a\0b.txt"):
+    with pytest.raises(ValueError, match="null byte"), replacing(tmp_path / "a\0b.txt"):
         pytest.fail("there is nothing to write to")

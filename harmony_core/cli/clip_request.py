@@ -12,13 +12,14 @@ from typing import TypeVar
 
 import torch
 
+from ..atomic import check_target
 from ..codecs.audio import resample
 from ..config import HarmonyConfig, SymbolEncoderConfig
 from ..encoders.symbols import to_symbols
 from ..flow import adjust_times, shifted_schedule
 from ..geometry import ClipSpec
 from ..guidance import Guidance, SyncText, sync_guidance, text_guidance
-from ..inputs import exists, is_file
+from ..inputs import exists, is_file, named
 from ..media import probe, read_audio, read_image, read_video, to_mono
 from ..pipeline import Request, Schedule, check_voice, texts_of
 from ..recipes import RECIPES, Recipe, recipe_for
@@ -80,9 +81,9 @@ def check_options(args: argparse.Namespace) -> None:
         ValueError: one is; the message names it.
     """
     if args.out.suffix.lower() != ".mp4":
-        raise ValueError(f"--out is a name ending in .mp4, got {args.out}")
+        raise ValueError(f"--out is a name ending in .mp4, got {named(args.out)}")
     if args.save_latents is not None and args.save_latents.suffix != ".safetensors":
-        raise ValueError(f"--save-latents is a name ending in .safetensors, got {args.save_latents}")
+        raise ValueError(f"--save-latents is a name ending in .safetensors, got {named(args.save_latents)}")
     for option, value, least, most in (
         ("count", args.count, 1, _MOST_CLIPS),
         ("seed", args.seed, 0, _LARGEST_SEED),
@@ -152,7 +153,7 @@ def _check_parts(args: argparse.Namespace) -> None:
     for option in _PARTS:
         path = getattr(args, option)
         if path is not None and not exists(path):
-            raise ValueError(f"--{option.replace('_', '-')}: there is no file {path}")
+            raise ValueError(f"--{option.replace('_', '-')}: there is no file {named(path)}")
     if args.vocoder is not None and args.audio_vae is None:
         raise ValueError("--vocoder belongs to --audio-vae: give that too")
 
@@ -239,9 +240,10 @@ def _files(args: argparse.Namespace) -> tuple[ClipFiles, ...]:
     read = {path.resolve(): path for path in given}
     for path in (path for one in files for path in one.all()):
         if path.resolve() in read:
-            raise ValueError(f"{path} would be written over, which is also read: give another name to --out")
+            raise ValueError(f"{named(path)} would be written over, which is also read: give another name to --out")
+        check_target(path)
         if exists(path) and not is_file(path):
-            raise ValueError(f"cannot write {path}: it exists and is not a file")
+            raise ValueError(f"cannot write {named(path)}: it exists and is not a file")
     return files
 
 
@@ -249,7 +251,7 @@ def _check_folder(folder: Path) -> None:
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise ValueError(f"cannot write to the folder {folder}: {error.strerror or error}") from error
+        raise ValueError(f"cannot write to the folder {named(folder)}: {error.strerror or error}") from error
 
 
 def _checkpoint(args: argparse.Namespace, note: Note) -> Description:
@@ -259,22 +261,22 @@ def _checkpoint(args: argparse.Namespace, note: Note) -> Description:
     if found.kind == "ovi":
         found = _ovi(args, found, note)
     elif args.audio_checkpoint is not None or args.ovi_size is not None:
-        raise ValueError(f"--audio-checkpoint and --ovi-size are for Ovi, {path} is {found.what}")
+        raise ValueError(f"--audio-checkpoint and --ovi-size are for Ovi, {named(path)} is {found.what}")
     config = found.config
     if config is None:
-        raise ValueError(f"{path} cannot generate clips, it is {found.what}")
+        raise ValueError(f"{named(path)} cannot generate clips, it is {found.what}")
     carried = found.codecs
     if (carried.video or args.video_vae) is None or (carried.audio or args.audio_vae) is None:
         raise ValueError(
-            f"{path} lacks codecs, it is {found.what}; give an all-in-one checkpoint, or --video-vae and --audio-vae"
+            f"{named(path)} lacks codecs, it is {found.what}; give an all-in-one checkpoint, or --video-vae and --audio-vae"
         )
     if args.say is not None and config.speech is None and not config.one_prompt:
-        raise ValueError(f"{path} has no transcript encoder: leave --say out")
+        raise ValueError(f"{named(path)} has no transcript encoder: leave --say out")
     if args.voice is not None and config.one_prompt:
-        raise ValueError(f"{path} takes no reference voice: leave --voice out")
+        raise ValueError(f"{named(path)} takes no reference voice: leave --voice out")
     if args.sound_map and config.interaction.kind != "frame_wise":
         raise ValueError(
-            f"{path} has no frame-wise attention, which --sound-map shows: its interaction is {config.interaction.kind}"
+            f"{named(path)} has no frame-wise attention, which --sound-map shows: its interaction is {config.interaction.kind}"
         )
     _check_texts(args, config, path)
     return found
@@ -300,17 +302,17 @@ def _check_texts(args: argparse.Namespace, config: HarmonyConfig, path: Path) ->
     }
     if config.caption is not None:
         if args.text_encoder is not None:
-            raise ValueError(f"{path} has a caption encoder of its own: leave --text-encoder out")
+            raise ValueError(f"{named(path)} has a caption encoder of its own: leave --text-encoder out")
         for option, text in captions.items():
             if text.strip():
                 _check_text(option, text, config.caption)
     elif args.text_encoder is None:
         if config.one_prompt:
-            raise ValueError(f"{path} is told by umT5: give its folder or file with --text-encoder")
+            raise ValueError(f"{named(path)} is told by umT5: give its folder or file with --text-encoder")
         given = [option for option, text in captions.items() if text.strip()]
         if given:
             raise ValueError(
-                f"{path} has no caption encoder of its own: give umT5 with --text-encoder, or leave {given[0]} out"
+                f"{named(path)} has no caption encoder of its own: give umT5 with --text-encoder, or leave {given[0]} out"
             )
     if args.say is not None and config.speech is not None:
         _check_text("--say", args.say, config.speech)
@@ -364,7 +366,7 @@ def _voice(path: Path, sample_rate: int) -> Audio:
     try:
         check_voice(heard)
     except ValueError as error:
-        raise ValueError(f"--voice {path}: {error}") from error
+        raise ValueError(f"--voice {named(path)}: {error}") from error
     return resample(to_mono(heard), sample_rate)
 
 
@@ -379,7 +381,7 @@ def _sound(path: Path, start: float, seconds: float) -> Audio:
 def _pictures(path: Path, wanted: ClipSpec, start: float) -> Video:
     """The pictures of a clip, or all there are from ``start`` on."""
     if probe(path).still:
-        raise ValueError(f"{path} is a photograph: give it as --image")
+        raise ValueError(f"{named(path)} is a photograph: give it as --image")
     size = (wanted.height, wanted.width)
     try:
         return read_video(path, fps=wanted.fps, size=size, start=start, frames=wanted.frames)

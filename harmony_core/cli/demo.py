@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..inputs import named
+
 if TYPE_CHECKING:
     from ..geometry import ClipSpec
     from ..pipeline import Clip, Request
@@ -74,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"cannot make the folder {args.out}: {error.strerror or error}") from error
+        raise ValueError(f"cannot make the folder {named(args.out)}: {error.strerror or error}") from error
     began = time.monotonic()
     for example in wanted:
         guidance = None if example.request.drive is not None else sync_guidance(AV(*example.sync))

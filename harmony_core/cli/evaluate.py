@@ -19,8 +19,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..atomic import replacing
-from ..inputs import is_dir
+from ..atomic import check_target, replacing
+from ..inputs import is_dir, named
 
 if TYPE_CHECKING:
     from ..bench.world.plan import Plan
@@ -237,12 +237,11 @@ def _check_writable(path: Path | None) -> None:
     """
     if path is None:
         return
-    if is_dir(path):
-        raise ValueError(f"cannot write {path}: it is a folder")
+    check_target(path)
     if not is_dir(path.absolute().parent):
-        raise ValueError(f"cannot write {path}: there is no folder {path.absolute().parent}")
+        raise ValueError(f"cannot write {named(path)}: there is no folder {named(path.absolute().parent)}")
     if not os.access(path.absolute().parent, os.W_OK):
-        raise ValueError(f"cannot write {path}: its folder cannot be written to")
+        raise ValueError(f"cannot write {named(path)}: its folder cannot be written to")
 
 
 def _judges(args: argparse.Namespace) -> tuple[Judges, str]:
@@ -355,7 +354,7 @@ class _Keeper:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ValueError(f"cannot make the folder {self.folder}: {error.strerror or error}") from error
+            raise ValueError(f"cannot make the folder {named(self.folder)}: {error.strerror or error}") from error
 
     def __call__(self, kind: Kind, row: str, batch: Batch, made: Made) -> None:
         """Write those of a batch that are among the first; see ``OnMade``."""

@@ -10,6 +10,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..atomic import check_target
+from ..inputs import named
+
 if TYPE_CHECKING:
     from ..media import VideoInfo
     from ..runtime import Runtime
@@ -46,11 +49,11 @@ def run(args: argparse.Namespace) -> None:
     runtime = _runtime(args.device)
     if kind == ".wav":
         if info.audio is None:
-            raise ValueError(f"{args.file} has no sound for {args.out}")
+            raise ValueError(f"{named(args.file)} has no sound for {named(args.out)}")
         write_wav(args.out, _audio(args, runtime, None))
     else:
         if info.video is None:
-            raise ValueError(f"{args.file} has no pictures for {args.out}; sound alone is written to a .wav")
+            raise ValueError(f"{named(args.file)} has no pictures for {named(args.out)}; sound alone is written to a .wav")
         video = _video(args, info.video, runtime, still=kind == ".png")
         if kind == ".png":
             write_image(args.out, video.frames)
@@ -63,7 +66,8 @@ def _check_request(args: argparse.Namespace) -> str:
     """The kind of file to write, when the weights that it may need are given."""
     kind: str = args.out.suffix.lower()
     if kind not in {".mp4", ".wav", ".png"}:
-        raise ValueError(f"--out is a name ending in .mp4, .wav or .png, got {args.out}")
+        raise ValueError(f"--out is a name ending in .mp4, .wav or .png, got {named(args.out)}")
+    check_target(args.out)
     for_pictures = "--video-vae FILE with Wan2.2_VAE.pth for the pictures"
     for_sound = "--audio-codec FILE with MMAudio's VAE, and --vocoder FILE with its vocoder, for the sound"
     if kind == ".png" and args.video_vae is None:

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..inputs import exists, is_file
+from ..inputs import exists, is_file, named
 from .progress_line import ProgressLine
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _packed(config: AnyRun, world: World) -> PackedClips:
         folder = cache
     packed = open_source(folder, spec)
     if not isinstance(packed, PackedClips):
-        raise ValueError(f"{folder} holds no packed clips; remove it or name another data.cache")
+        raise ValueError(f"{named(folder)} holds no packed clips; remove it or name another data.cache")
     return packed
 
 
@@ -163,6 +163,8 @@ def _cached(config: ModelRun, world: World, video_codec: VideoVAE, audio_codec: 
     world.barrier()
     cache = LatentCache(data.cache)
     if cache.made_with != fingerprint(video_codec, audio_codec):
-        raise ValueError(f"the latents in {data.cache} were made with other codecs; remove the folder to make them again")
+        raise ValueError(
+            f"the latents in {named(data.cache)} were made with other codecs; remove the folder to make them again"
+        )
     check_captions(cache, config.model, text)
     return cache

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..atomic import replacing
+from ..inputs import named
 
 if TYPE_CHECKING:
     from ..world.clip import WorldClip
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"cannot make the folder {args.out}: {error.strerror or error}") from error
+        raise ValueError(f"cannot make the folder {named(args.out)}: {error.strerror or error}") from error
     shown: list[WorldClip] = []
     lines = []
     for number, clip in enumerate(dataset(wanted), start=1):

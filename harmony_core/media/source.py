@@ -19,6 +19,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from ..inputs import named
 from .exif import read_orientation
 from .pictures import Orientation, shown_size
 
@@ -232,9 +233,9 @@ def _check_file(path: Path, limits: Limits) -> None:
     try:
         status = path.stat()
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        raise ValueError(f"cannot read {path}: {_reason(error)}") from error
+        raise ValueError(f"cannot read {named(path)}: {_reason(error)}") from error
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"cannot read {path}: it is not a file")
+        raise ValueError(f"cannot read {named(path)}: it is not a file")
     if status.st_size == 0:
         raise ValueError(f"{path} is empty")
     if status.st_size > limits.file_bytes:

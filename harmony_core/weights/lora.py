@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from ..atomic import replacing
 from ..config import HarmonyConfig
-from ..inputs import is_file, named
+from ..inputs import is_file, named, read_text
 from ..models.harmony import Harmony
 from ..runtime import Runtime
-from .files import read_tensors
+from .files import LONGEST_TEXT, read_tensors
 from .inspect import inspect
 from .lora_names import Names, Role, of_text_encoder, other_kind, split_key
 
@@ -325,7 +325,7 @@ class _Adapter:
         if _ADAPTER_METADATA in metadata:
             text, where = metadata[_ADAPTER_METADATA], f"{_ADAPTER_METADATA} in the metadata of {named(path)}"
         elif path.stem == "adapter_model" and is_file(beside):
-            text, where = beside.read_text(encoding="utf-8", errors="replace"), str(beside)
+            text, where = read_text(beside, most=LONGEST_TEXT), named(beside)
         else:
             return cls()
         try:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...atomic import replacing
+from ...inputs import named, read_text
 from ...world.clip import Kind
 from ...world.evaluation import Figures
 from ...world.metrics import Fractions, intervals
@@ -22,6 +23,8 @@ from .record import figures_of
 Values = dict[str, dict[str, list[Fractions]]]
 """By kind (or ``anchors``) and row, clip by clip."""
 
+LARGEST_PART = 1 << 28
+"""Bytes of such a file."""
 _OF_A_PART = {"first", "clips", "first_seed", "ranges", "batch", "device", "versions", "seconds", "wall_seconds"}
 
 
@@ -53,14 +56,13 @@ def read_part(path: Path) -> Part:
     Raises:
         ValueError: the file is missing or holds something else.
     """
+    text = read_text(path, most=LARGEST_PART)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(text)
         values = {kind: {row: _clips(columns) for row, columns in rows.items()} for kind, rows in record["values"].items()}
         return Part(dict(record["meta"]), values)
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} holds no values of clips, as evaluate --values writes them") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{named(path)} holds no values of clips, as evaluate --values writes them") from error
 
 
 def merge(parts: Sequence[Part]) -> Part:
