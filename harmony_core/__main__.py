@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib
 import io
@@ -13,6 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
+from .cli.numbers import Parser
 from .inputs import named, reason
 from .shown import shown
 
@@ -63,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="harmony", description="Video and sound, generated together.")
+def _parser() -> Parser:
+    parser = Parser(prog="harmony", description="Video and sound, generated together.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
         module = importlib.import_module(f".cli.{name}", package=__package__)

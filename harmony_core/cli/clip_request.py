@@ -23,8 +23,10 @@ from ..inputs import exists, is_file, named
 from ..media import probe, read_audio, read_image, read_video, to_mono
 from ..pipeline import Request, Schedule, check_voice, texts_of
 from ..recipes import RECIPES, Recipe, recipe_for
+from ..records import is_text
 from ..runtime import usable_device
 from ..sampling import sampler
+from ..shown import shown
 from ..types import AV, Audio, Video
 from ..weights.builtin import resolve
 from ..weights.inspect import Description, inspect
@@ -32,13 +34,15 @@ from ..weights.ovi import OviFiles, trained_on
 from ..weights.trained import usual_clip
 from .clip_files import ClipFiles
 from .lora_options import Loras, parse_lora, read_loras
+from .numbers import LARGEST_SCALE, LARGEST_SEED, LONGEST_START, check_number, check_threads, check_whole
 from .sizes import parse_size
 
 LONGEST_VOICE = 3.0
 """Seconds of a reference that are used: as long as those the papers train with."""
 _NOTED = 0.5e-3  # seconds by which a clip may differ from what was asked without a word
 _LONGEST, _FASTEST = 600.0, 1000.0  # seconds, as much as media reads; pictures a second
-_LARGEST_SEED, _MOST_CLIPS, _MOST_THREADS = 1 << 62, 1000, 1024
+_MOST_CLIPS = 1000
+_LONGEST_TEXT = 10_000  # characters, some minutes of reading
 _WORLD_SIZE = (64, 64)
 
 _PARTS = ("audio_checkpoint", "text_encoder", "video_vae", "audio_vae", "vocoder")
@@ -84,13 +88,9 @@ def check_options(args: argparse.Namespace) -> None:
         raise ValueError(f"--out is a name ending in .mp4, got {named(args.out)}")
     if args.save_latents is not None and args.save_latents.suffix != ".safetensors":
         raise ValueError(f"--save-latents is a name ending in .safetensors, got {named(args.save_latents)}")
-    for option, value, least, most in (
-        ("count", args.count, 1, _MOST_CLIPS),
-        ("seed", args.seed, 0, _LARGEST_SEED),
-        ("threads", args.threads, 1, _MOST_THREADS),
-    ):
-        if value is not None and not least <= value <= most:
-            raise ValueError(f"--{option} is a whole number from {least} to {most}, got {value}")
+    check_whole("count", args.count, 1, _MOST_CLIPS)
+    check_whole("seed", args.seed, 0, LARGEST_SEED)
+    check_threads(args.threads)
     for option, number, limit in (("seconds", args.seconds, _LONGEST), ("fps", args.fps, _FASTEST)):
         if number is not None and not 0 < number <= limit:
             raise ValueError(f"--{option} is a positive number up to {limit:g}, got {number:g}")
@@ -102,12 +102,23 @@ def check_options(args: argparse.Namespace) -> None:
         raise ValueError("--say is empty: give what is said, or leave it out")
     if args.start is not None and args.audio is None and args.video is None:
         raise ValueError("--start is a time in --audio or --video: give one of them")
-    if args.start is not None and not (math.isfinite(args.start) and args.start >= 0):
-        raise ValueError(f"--start is a number of seconds from 0 on, got {args.start}")
+    check_number("start", args.start, 0, LONGEST_START)
+    for option in ("sync_video", "sync_audio", "text_video", "text_audio"):
+        check_number(option.replace("_", "-"), getattr(args, option), 0, LARGEST_SCALE)
+    for option in ("caption", "sound", "say", "negative", "negative_sound"):
+        _check_readable(option, getattr(args, option))
     for text in args.lora:
         parse_lora(text)
     _size(args)
     _check_numbers(args)
+
+
+def _check_readable(option: str, text: str | None) -> None:
+    name = "the caption" if option == "caption" else f"--{option.replace('_', '-')}"
+    if text is not None and not is_text(text):
+        raise ValueError(f"{name} holds a character that is no text: '{shown(text, 60)}'")
+    if text is not None and len(text) > _LONGEST_TEXT:
+        raise ValueError(f"{name} has at most {_LONGEST_TEXT:,} characters, got {len(text):,}")
 
 
 def plan(args: argparse.Namespace, *, note: Note) -> Plan:
@@ -212,14 +223,17 @@ def _layers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(word) for word in text.split(",") if word.strip())
     except ValueError as error:
-        raise ValueError(f"--skip-layers is numbers such as 11 or 9,11, or nothing for none, got {text!r}") from error
+        raise ValueError(
+            f"--skip-layers is numbers such as 11 or 9,11, or nothing for none, got '{shown(text, 60)}'"
+        ) from error
 
 
 def _check_skipped(guidance: Guidance, config: HarmonyConfig) -> None:
     layers = config.video.layers
     skipped = sorted({layer for one in guidance.guides for layer in one.anchor.skip_layers})
     if any(not 0 <= layer < layers for layer in skipped):
-        raise ValueError(f"--skip-layers of this checkpoint are 0 to {layers - 1}, got {', '.join(map(str, skipped))}")
+        listed = shown(", ".join(map(str, skipped)))
+        raise ValueError(f"--skip-layers of this checkpoint are 0 to {layers - 1}, got {listed}")
 
 
 def _given(value: T | None, default: T) -> T:
@@ -321,8 +335,6 @@ def _check_texts(args: argparse.Namespace, config: HarmonyConfig, path: Path) ->
 def _check_text(option: str, text: str, encoder: SymbolEncoderConfig) -> None:
     try:
         to_symbols([text], encoder)
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{option} holds a character that is no text: {text!r}") from error
     except ValueError as error:
         raise ValueError(f"{option}: {error}") from error
 

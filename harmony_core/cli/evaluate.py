@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..atomic import check_target, replacing
 from ..inputs import is_dir, named
+from .numbers import LARGEST_SCALE, LARGEST_SEED, check_number, check_threads, check_whole
 
 if TYPE_CHECKING:
     from ..bench.world.plan import Plan
@@ -33,6 +34,7 @@ SUMMARY = "measure a checkpoint on the small world"
 SAVED = 4
 """Clips of each generated row that --save writes."""
 
+_LARGEST_BATCH = 4096
 _STILL = "the first picture where pictures are given, else even grey"
 _SPEECH = ["sync_c", "sync_c_share", "sync_d", "closure_f1", "closure_offset", "words", "voice"]
 _EVENTS = ["event_f1", "event_f1_share", "event_f1_1", "event_offset", "material"]
@@ -124,11 +126,10 @@ def run(args: argparse.Namespace) -> None:
     if args.checkpoint is None:
         raise ValueError("give a checkpoint to measure, or --merge with files of values")
     began = time.monotonic()
+    _check_numbers(args)
     plan = _plan(args)
     device = usable_device(args.device)
     if args.threads is not None:
-        if args.threads < 1:
-            raise ValueError(f"--threads is at least 1, got {args.threads}")
         torch.set_num_threads(args.threads)
     path = resolve(args.checkpoint)
     pipeline = Pipeline.load(path, runtime=Runtime(device=device))
@@ -161,6 +162,14 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         write_figures(args.json, meta, tables)
         print(f"wrote {args.json}")
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    check_threads(args.threads)
+    check_whole("batch", args.batch, 1, _LARGEST_BATCH)
+    check_whole("seed", args.seed, 0, LARGEST_SEED)
+    for option, value in (("sync-video", args.sync_video), ("sync-audio", args.sync_audio)):
+        check_number(option, value, 0, LARGEST_SCALE)
 
 
 def _merge(args: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..atomic import replacing
 from ..inputs import named
+from .numbers import check_whole
 
 if TYPE_CHECKING:
     from ..world.clip import WorldClip
@@ -40,6 +41,8 @@ def run(args: argparse.Namespace) -> None:
     from ..world.dataset import MIX, dataset, recipes
     from ..world.sheet import contact_sheet
 
+    check_whole("count", args.count, 1, 1_000_000)
+    check_whole("seed", args.seed, 0, 1_999_999)
     wanted = recipes(
         args.count,
         first_seed=args.seed,
