@@ -39,6 +39,7 @@ def replacing(path: Path) -> Iterator[Path]:
         ValueError: the folder is missing or cannot be written to, the name is none the disk takes, or the disk is full.
     """
     check_target(path)
+    path = Path(os.path.realpath(path))  # a link stays a link: what it leads to is replaced, where that is
     folder = temporary_beside(path)
     temporary = folder / f"part{path.suffix if _SUFFIX.fullmatch(path.suffix) else ''}"
     try:

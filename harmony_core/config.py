@@ -13,6 +13,7 @@ from typing import Any, Literal
 from .geometry import Grid, check_fps
 from .layers.rope import split_channels
 from .records import check_fields, check_most, from_record, to_record
+from .shown import shown
 
 FORMAT_VERSION = "1"
 CONFIG_KEY = "harmony.config"
@@ -29,7 +30,7 @@ def _check(config: Any, where: str) -> None:
     for name, value in vars(config).items():
         numbers = value if isinstance(value, tuple) else (value,)
         if any(isinstance(n, int | float) and not isinstance(n, bool) and not n > 0 for n in numbers):
-            raise ValueError(f"{where}.{name} is positive, got {value}")
+            raise ValueError(f"{where}.{name} is positive, got {shown(value)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,7 +239,8 @@ class HarmonyConfig:
         if FORMAT_KEY not in metadata or CONFIG_KEY not in metadata:
             raise ValueError(f"this is no Harmony checkpoint: its metadata has no {FORMAT_KEY} and {CONFIG_KEY}")
         if metadata[FORMAT_KEY] != FORMAT_VERSION:
-            raise ValueError(f"{FORMAT_KEY} is {metadata[FORMAT_KEY]!r}, this version of the software reads {FORMAT_VERSION!r}")
+            given = shown(repr(metadata[FORMAT_KEY]), 40)
+            raise ValueError(f"{FORMAT_KEY} is {given}, this version of the software reads {FORMAT_VERSION!r}")
         try:
             record = json.loads(metadata[CONFIG_KEY])
         except (ValueError, RecursionError) as error:  # of numbers of thousands of digits it is no JSONDecodeError

@@ -34,7 +34,7 @@ from ..weights.ovi import OviFiles, trained_on
 from ..weights.trained import usual_clip
 from .clip_files import ClipFiles
 from .lora_options import Loras, parse_lora, read_loras
-from .numbers import LARGEST_SCALE, LARGEST_SEED, LONGEST_START, check_number, check_threads, check_whole
+from .numbers import LARGEST_SEED, LONGEST_START, check_number, check_threads, check_whole
 from .sizes import parse_size
 
 LONGEST_VOICE = 3.0
@@ -103,8 +103,6 @@ def check_options(args: argparse.Namespace) -> None:
     if args.start is not None and args.audio is None and args.video is None:
         raise ValueError("--start is a time in --audio or --video: give one of them")
     check_number("start", args.start, 0, LONGEST_START)
-    for option in ("sync_video", "sync_audio", "text_video", "text_audio"):
-        check_number(option.replace("_", "-"), getattr(args, option), 0, LARGEST_SCALE)
     for option in ("caption", "sound", "say", "negative", "negative_sound"):
         _check_readable(option, getattr(args, option))
     for text in args.lora:

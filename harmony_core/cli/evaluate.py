@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..atomic import check_target, replacing
 from ..inputs import is_dir, named
-from .numbers import LARGEST_SCALE, LARGEST_SEED, check_number, check_threads, check_whole
+from .numbers import LARGEST_SEED, check_threads, check_whole
 
 if TYPE_CHECKING:
     from ..bench.world.plan import Plan
@@ -168,8 +168,6 @@ def _check_numbers(args: argparse.Namespace) -> None:
     check_threads(args.threads)
     check_whole("batch", args.batch, 1, _LARGEST_BATCH)
     check_whole("seed", args.seed, 0, LARGEST_SEED)
-    for option, value in (("sync-video", args.sync_video), ("sync-audio", args.sync_audio)):
-        check_number(option, value, 0, LARGEST_SCALE)
 
 
 def _merge(args: argparse.Namespace) -> None:

@@ -8,8 +8,6 @@ from typing import NoReturn
 from ..shown import shown
 
 LARGEST_SEED, MOST_THREADS = 1 << 62, 1024
-LARGEST_SCALE = 1000.0
-"""Of guidance."""
 LONGEST_START = 1e6
 """Seconds into a file: eleven days."""
 _LONGEST_USAGE = 300

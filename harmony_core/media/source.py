@@ -42,6 +42,7 @@ class Limits:
         pixels: of one picture, as stored and on the way to the wanted size.
         channels: of sound.
         output_bytes: memory of what is read, as float32.
+        sound_bytes: likewise of sound alone, at the file's own rate: silence is packed ten thousand times as small.
     """
 
     file_bytes: int = 64 << 30
@@ -49,6 +50,7 @@ class Limits:
     pixels: int = 1 << 26
     channels: int = 8
     output_bytes: int = 16 << 30
+    sound_bytes: int = 1 << 30
 
 
 DEFAULT_LIMITS = Limits()

@@ -328,7 +328,9 @@ def _is_logged(line: Any) -> bool:
         return False
     values = [value for key, value in line.items() if key not in {"phase", "measured"}]
     measured = line.get("measured", {})
-    values += measured.values() if isinstance(measured, dict) else [measured]
+    if not isinstance(measured, dict):
+        return False
+    values += measured.values()
     return all(isinstance(value, int | float) and not abs(value) > LARGEST for value in values)  # NaN may be among them
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from ..config import CONFIG_KEY, FORMAT_KEY, HarmonyConfig
 from ..geometry import ClipSpec
 from ..inputs import is_dir, is_file, named
+from ..shown import shown
 from . import published
 from .checkpoint import AUDIO_CODEC_KEY, VIDEO_VAE_KEY, CodecConfigs
 from .files import read_places, read_tensors, shard_names
@@ -128,7 +129,7 @@ def inspect(path: str | Path) -> Description:
     metadata: dict[str, str] = {}
     for file in files:
         if not is_file(file):
-            raise ValueError(f"{named(path)} lists the shard {file.name}, which is not beside it")
+            raise ValueError(f"{named(path)} lists the shard {shown(file.name)}, which is not beside it")
         entries, texts = _read(file)
         header |= entries
         metadata |= texts
