@@ -19,8 +19,8 @@ from .types import AV
 
 MOST_STEPS = 1000
 """Of a run: models are trained on a thousand times at most."""
-HIGHEST_SHIFT, HIGHEST_GAMMA = 1e3, 1e2
-"""Beyond, times are no longer told apart."""
+SHIFTS, GAMMAS = (1e-3, 1e3), (1e-2, 1e2)
+"""Lowest and highest; beyond, times are no longer told apart."""
 Sigmas = AV[list[float]]
 """Each stream's times from first to last, strictly decreasing, equally many."""
 
@@ -49,8 +49,8 @@ def shifted_schedule(steps: int, *, shift: float = 5.0) -> list[float]:
         raise ValueError(f"a run has a whole number of steps, at least one, got {shown(steps)}")
     if steps > MOST_STEPS:
         raise ValueError(f"a run has at most {MOST_STEPS} steps, got {shown(steps)}")
-    if not 0 < shift <= HIGHEST_SHIFT:
-        raise ValueError(f"shift is a positive number up to {HIGHEST_SHIFT:g}, got {shift}")
+    if not SHIFTS[0] <= shift <= SHIFTS[1]:
+        raise ValueError(f"shift is a positive number from {SHIFTS[0]:g} to {SHIFTS[1]:g}, got {shift}")
     even = [1 - i / steps for i in range(steps + 1)]
     return [shift * t / (1 + (shift - 1) * t) for t in even]
 
@@ -63,8 +63,8 @@ def adjust_times(sigmas: Sequence[float], *, gamma: float = 1.0) -> Sigmas:
     Raises:
         ValueError: gamma is not positive.
     """
-    if not 0 < gamma <= HIGHEST_GAMMA:
-        raise ValueError(f"gamma is a positive number up to {HIGHEST_GAMMA:g}, got {gamma}")
+    if not GAMMAS[0] <= gamma <= GAMMAS[1]:
+        raise ValueError(f"gamma is a positive number from {GAMMAS[0]:g} to {GAMMAS[1]:g}, got {gamma}")
     root = math.sqrt(gamma)
     return AV([s**root for s in sigmas], [s ** (1 / root) for s in sigmas])
 

@@ -33,7 +33,7 @@ ALLOWED = {
     "atomic": {"inputs", "shown"},
     "runtime": set(),
     "geometry": {"types", "records"},
-    "config": {"geometry", "records", "layers"},
+    "config": {"geometry", "records", "layers", "shown"},
     "layers": BASE,
     "conditioning": BASE,
     "models": BASE | {"layers", "encoders", "conditioning"},
