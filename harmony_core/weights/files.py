@@ -98,7 +98,7 @@ def files_of(path: str | Path) -> list[Path]:
 def _stamp(path: Path) -> tuple[int, ...] | None:
     try:
         status = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name that cannot be
         return None
     return status.st_size, status.st_mtime_ns, status.st_ino
 

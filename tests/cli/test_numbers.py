@@ -53,7 +53,11 @@ def test_a_number_that_is_none_is_one_sentence(tmp_path, monkeypatch, capsys, co
     said = capsys.readouterr().err.splitlines()[-1]
     assert status in {1, 2}
     assert len(said) < 400
-    assert option in said or {"shift", "gamma", "steps", "fps", "clips", "first", "seed"} & set(said.split()) or "clip" in said
+    assert (
+        option in said
+        or {"shift", "gamma", "steps", "fps", "clips", "first", "seed", "guidance"} & set(said.split())
+        or "clip" in said
+    )
     assert not list(tmp_path.iterdir())
 
 
