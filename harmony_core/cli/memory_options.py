@@ -7,11 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..shown import shown
+
 if TYPE_CHECKING:
     from ..codecs.video_tiling import Tiling
     from ..drivers import MemoryBudget
     from .clip_request import Plan
 
+LARGEST_TILE, _TILE_DIGITS = 1 << 16, 5
 OFFLOADS = ("auto", "layers", "none")
 
 
@@ -115,8 +118,8 @@ def _prefix(wanted: Plan, style_tokens: int) -> int:
 def _tiling(text: str) -> Tiling:
     from ..codecs.video_tiling import Tiling
 
-    if not text.isdecimal():
-        raise ValueError(f"--tile is a number of pixels, auto or none, got {text!r}")
+    if not (text.isdecimal() and len(text) <= _TILE_DIGITS and int(text) <= LARGEST_TILE):
+        raise ValueError(f"--tile is a number of pixels up to {LARGEST_TILE}, auto or none, got '{shown(text, 40)}'")
     try:
         return Tiling(size=int(text))
     except ValueError as error:

@@ -10,11 +10,16 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..atomic import check_target
+from ..inputs import named
+from .numbers import LONGEST_START, check_number
+
 if TYPE_CHECKING:
     from ..media import VideoInfo
     from ..runtime import Runtime
     from ..types import Audio, Video
 
+_SHORTEST, _LONGEST = 1e-3, 600.0  # seconds, as much as media reads
 SUMMARY = "encode and decode a media file through the codecs"
 
 
@@ -46,11 +51,11 @@ def run(args: argparse.Namespace) -> None:
     runtime = _runtime(args.device)
     if kind == ".wav":
         if info.audio is None:
-            raise ValueError(f"{args.file} has no sound for {args.out}")
+            raise ValueError(f"{named(args.file)} has no sound for {named(args.out)}")
         write_wav(args.out, _audio(args, runtime, None))
     else:
         if info.video is None:
-            raise ValueError(f"{args.file} has no pictures for {args.out}; sound alone is written to a .wav")
+            raise ValueError(f"{named(args.file)} has no pictures for {named(args.out)}; sound alone is written to a .wav")
         video = _video(args, info.video, runtime, still=kind == ".png")
         if kind == ".png":
             write_image(args.out, video.frames)
@@ -61,9 +66,15 @@ def run(args: argparse.Namespace) -> None:
 
 def _check_request(args: argparse.Namespace) -> str:
     """The kind of file to write, when the weights that it may need are given."""
+    from ..geometry import FPS
+
     kind: str = args.out.suffix.lower()
     if kind not in {".mp4", ".wav", ".png"}:
-        raise ValueError(f"--out is a name ending in .mp4, .wav or .png, got {args.out}")
+        raise ValueError(f"--out is a name ending in .mp4, .wav or .png, got {named(args.out)}")
+    check_number("start", args.start, 0, LONGEST_START)
+    check_number("seconds", args.seconds, _SHORTEST, _LONGEST)
+    check_number("fps", args.fps, *FPS)
+    check_target(args.out)
     for_pictures = "--video-vae FILE with Wan2.2_VAE.pth for the pictures"
     for_sound = "--audio-codec FILE with MMAudio's VAE, and --vocoder FILE with its vocoder, for the sound"
     if kind == ".png" and args.video_vae is None:

@@ -9,13 +9,16 @@ import torch
 from torch import Tensor
 
 from ..codecs.audio import SAMPLE_RATES
-from ..geometry import ClipSpec
+from ..geometry import FPS, ClipSpec
 from ..progress import Progress
 from ..types import Audio, Video
 from .frames import Short, read_pictures
 from .pictures import Picture, Resize
 from .sound import read_sound
 from .source import DEFAULT_LIMITS, Limits, frame_rate, opened, probe
+
+LONGEST_START = 1e6
+"""Seconds into a file."""
 
 
 def read_video(
@@ -196,12 +199,12 @@ def to_mono(audio: Audio) -> Audio:
 def _check_request(
     *, start: float, short: Short, fps: float | None = None, size: tuple[int, int] | None = None, count: int | None = None
 ) -> None:
-    if not (math.isfinite(start) and start >= 0):
-        raise ValueError(f"a start is a number of seconds from 0 on, got {start}")
+    if not 0 <= start <= LONGEST_START:
+        raise ValueError(f"a start is a number of seconds from 0 to {LONGEST_START:g}, got {start}")
     if short not in ("refuse", "hold"):
         raise ValueError(f"short is 'refuse' or 'hold', got {short!r}")
-    if fps is not None and not (math.isfinite(fps) and fps > 0):
-        raise ValueError(f"a frame rate is positive, got {fps}")
+    if fps is not None and not FPS[0] <= fps < math.inf:  # how many pictures that are is judged with the file
+        raise ValueError(f"a frame rate is positive, from {FPS[0]:g} on, got {fps}")
     if size is not None and min(size) < 1:
         raise ValueError(f"a height and a width are at least 1, got {size[0]} and {size[1]}")
     if count is not None and count < 1:

@@ -12,7 +12,7 @@ from av.audio.stream import AudioStream
 
 from ..codecs.audio import SAMPLE_RATES, resample
 from ..types import Audio
-from .source import Source
+from .source import Source, stated_seconds
 from .track import Track
 
 Samples = np.ndarray[Any, np.dtype[np.float32]]
@@ -45,7 +45,7 @@ def read_sound(
         ValueError: the sound is damaged, too long, too short or ends before ``start``; the message names the file.
     """
     run = _Run(source, stream, start, seconds, sample_rate)
-    blocks = list(run)
+    samples = run.joined()
     held = run.length()
     if held <= 0 and not pad:
         raise ValueError(f"{source.path} has no sound at {start:.2f} s: it ends at {run.track.end:.2f} s")
@@ -54,7 +54,7 @@ def read_sound(
             f"the sound of {source.path} is too short: {seconds:.3f} s from {start:.2f} s on are wanted, "
             f"it lasts {held / run.rate:.3f} s from there"
         )
-    samples = np.concatenate([np.zeros((run.channels, 0), np.float32), *blocks], axis=1)[:, : max(0, held)]
+    samples = samples[:, : max(0, held)]
     waveform = torch.from_numpy(samples)[None]
     if samples.size:
         waveform = resample(Audio(waveform, run.rate), sample_rate or run.rate).waveform
@@ -90,6 +90,16 @@ class _Run:
         filling = self.track.tick * self.rate < excess < self._last_frame
         return self._written - excess if filling else self._written
 
+    def joined(self) -> Samples:
+        """All blocks, (C, n); see :meth:`__iter__`. What is reserved and not written to takes no memory."""
+        samples, written = np.empty((0, 0), np.float32), 0
+        for block in self:
+            if not samples.size:
+                samples = np.empty((self.channels, self._most()), np.float32)
+            samples[:, written : written + block.shape[1]] = block
+            written += block.shape[1]
+        return samples[:, :written] if written else np.zeros((self.channels, 0), np.float32)
+
     def __iter__(self) -> Iterator[Samples]:
         """Yield (C, n) blocks.
 
@@ -99,6 +109,8 @@ class _Run:
         for time, frame in self.track.frames(self.start):
             self._check_format(frame)
             most = self._most()
+            if self.seconds is None and not self._written and self._stated() * self.rate > most:
+                self._stop()
             at = round((time - self.start) * self.rate)
             if self._written and abs(at - self._written) < _JITTER * self.rate:
                 at = self._written
@@ -119,10 +131,15 @@ class _Run:
         """Samples after which the run ends."""
         limits = self.source.limits
         bytes_a_second = 4 * self.channels * max(self.rate, self._wanted_rate or 0)
-        ceiling = min(limits.seconds, limits.output_bytes / bytes_a_second)
+        ceiling = min(limits.seconds, min(limits.output_bytes, limits.sound_bytes) / bytes_a_second)
         if self.seconds is not None and self.seconds > ceiling:
             raise ValueError(f"{self.seconds:.2f} s of sound of {self.source.path} are over the limit of {ceiling:.2f} s")
         return round((ceiling if self.seconds is None else self.seconds + _TAIL) * self.rate)
+
+    def _stated(self) -> float:
+        """Seconds from ``start`` on that the file says it lasts; 0 where it says nothing."""
+        stated = stated_seconds(self.track.stream)
+        return 0.0 if stated is None else stated - self.start
 
     def _stop(self) -> None:
         if self.seconds is None:

@@ -19,6 +19,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from ..inputs import named
 from .exif import read_orientation
 from .pictures import Orientation, shown_size
 
@@ -41,6 +42,7 @@ class Limits:
         pixels: of one picture, as stored and on the way to the wanted size.
         channels: of sound.
         output_bytes: memory of what is read, as float32.
+        sound_bytes: likewise of sound alone, at the file's own rate: silence is packed ten thousand times as small.
     """
 
     file_bytes: int = 64 << 30
@@ -48,6 +50,7 @@ class Limits:
     pixels: int = 1 << 26
     channels: int = 8
     output_bytes: int = 16 << 30
+    sound_bytes: int = 1 << 30
 
 
 DEFAULT_LIMITS = Limits()
@@ -232,9 +235,9 @@ def _check_file(path: Path, limits: Limits) -> None:
     try:
         status = path.stat()
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        raise ValueError(f"cannot read {path}: {_reason(error)}") from error
+        raise ValueError(f"cannot read {named(path)}: {_reason(error)}") from error
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"cannot read {path}: it is not a file")
+        raise ValueError(f"cannot read {named(path)}: it is not a file")
     if status.st_size == 0:
         raise ValueError(f"{path} is empty")
     if status.st_size > limits.file_bytes:

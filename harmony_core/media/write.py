@@ -28,6 +28,7 @@ from torch import Tensor
 
 from ..atomic import replacing
 from ..codecs.audio import SAMPLE_RATES, resample
+from ..inputs import exists, is_dir, is_file, named
 from ..progress import Progress
 from ..types import Audio, Video
 from .pictures import SCALING, Picture
@@ -145,19 +146,19 @@ def _replacing(path: str | Path, suffix: str) -> Iterator[Path]:
     """A name beside ``path`` to write under; it takes the place of ``path`` when all went well, and is gone when not."""
     path = Path(path)
     if path.suffix.lower() != suffix:
-        raise ValueError(f"cannot write {path}: the name of this kind of file ends in {suffix}")
+        raise ValueError(f"cannot write {named(path)}: the name of this kind of file ends in {suffix}")
     target = Path(os.path.realpath(path))  # a link stays a link
     try:
-        if target.exists() and not target.is_file():
-            raise ValueError(f"cannot write {path}: it exists and is not a file")
-        if not target.parent.is_dir():
-            raise ValueError(f"cannot write {path}: there is no such folder")
+        if exists(target) and not is_file(target):
+            raise ValueError(f"cannot write {named(path)}: it exists and is not a file")
+        if not is_dir(target.parent):
+            raise ValueError(f"cannot write {named(path)}: there is no such folder")
         with replacing(target) as temporary:
             yield temporary
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
     except (av.FFmpegError, OSError) as error:
-        raise ValueError(f"cannot write {path}: {error.strerror or error}") from error
+        raise ValueError(f"cannot write {named(path)}: {error.strerror or error}") from error
 
 
 @contextmanager

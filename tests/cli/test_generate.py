@@ -267,7 +267,7 @@ def test_ctrl_c_leaves_no_file_and_one_line(checkpoint, tmp_path, capsys):
     interrupt = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))
     interrupt.start()
     try:
-        status = main(["generate", "--out", str(tmp_path / "b.mp4"), "--checkpoint", str(checkpoint), "--steps", "5000"])
+        status = main(["generate", "--out", str(tmp_path / "b.mp4"), "--checkpoint", str(checkpoint), "--steps", "1000"])
     finally:
         interrupt.cancel()
     assert status == INTERRUPTED
