@@ -23,15 +23,16 @@ COMFY = {
 }
 
 # What a layer may import, by first path component below harmony_core; a layer also imports itself.
-BASE = {"types", "geometry", "config", "runtime", "records", "progress"}
+BASE = {"types", "geometry", "config", "runtime", "records", "progress", "shown"}
 ALLOWED = {
-    "types": set(),
+    "shown": set(),
+    "types": {"shown"},
     "progress": set(),
-    "records": set(),
-    "atomic": set(),
+    "records": {"shown"},
+    "atomic": {"shown"},
     "runtime": set(),
-    "geometry": {"types", "records"},
-    "config": {"geometry", "records", "layers"},
+    "geometry": {"types", "records", "shown"},
+    "config": {"geometry", "records", "layers", "shown"},
     "layers": BASE,
     "conditioning": BASE,
     "models": BASE | {"layers", "encoders", "conditioning"},
