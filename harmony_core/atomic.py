@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +13,13 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside ``path`` that takes its place if all goes well, and is removed if not.
 
-    It keeps the ending, by which many writers tell the format.
+    It keeps the ending, by which many writers tell the format. A link stays a link: what it leads to is
+    replaced, where that is.
 
     Raises:
         ValueError: the folder is missing or cannot be written to, or the disk is full.
     """
+    path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
     try:
         temporary.touch(exist_ok=False)

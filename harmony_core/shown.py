@@ -1,44 +1,22 @@
-"""What somebody gave, as it is put into a sentence: short, and nothing in it that a terminal, a log or JSON stumbles over."""
+"""Values of others in our messages: printable and short, whatever they are."""
 
 from __future__ import annotations
-
-import reprlib
-from pathlib import PurePath
-
-PATH_FACTOR = 4
-"""A path may be this many times longer: its beginning and its end say which file it is."""
-_GAP = "..."
 
 
 def shown(value: object, limit: int = 80) -> str:
     """A value for a message.
 
-    Text stands in quotes, as ``repr`` has it; paths and errors stand as they read; anything else is its ``repr``. What is not
-    printable is escaped, lone surrogates and line ends too, and of what is too long the middle is left out.
-
-    Args:
-        value: anything, however large or deep.
-        limit: characters, at least 10; a path may have :data:`PATH_FACTOR` times as many.
+    Text stands as it is, but for characters that cannot be printed or written (halves of characters, line ends, marks that
+    turn the direction of writing), which are spelled out; anything else is its ``repr``. What is over ``limit`` characters is
+    cut off.
     """
-    if isinstance(value, PurePath):
-        return _cut(_printable(str(value)), PATH_FACTOR * limit)
-    if isinstance(value, BaseException):
-        return _cut(_printable(" ".join(str(value).split())), limit)
-    short = reprlib.Repr()
-    short.maxstring = short.maxother = short.maxlong = limit
     try:
-        text = short.repr(value)
-    except Exception:  # a repr may raise anything, as that of a number of 5,000 digits does
-        text = f"a {type(value).__name__} that cannot be shown"
-    return _cut(_printable(text), limit)
+        text = value if isinstance(value, str) else repr(value)
+    except Exception:  # somebody else's code; a number of more digits than Python prints, a list that holds itself
+        text = f"some {type(value).__name__}"
+    text = "".join(_spelled(character) for character in text[: limit + 1])
+    return text if len(text) <= limit else f"{text[: max(0, limit - 3)]}..."
 
 
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _cut(text: str, limit: int) -> str:
-    if len(text) <= limit:
-        return text
-    end = (limit - len(_GAP)) // 2
-    return text[: limit - len(_GAP) - end] + _GAP + text[len(text) - end :]
+def _spelled(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")

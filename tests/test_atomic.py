@@ -30,3 +30,19 @@ def test_targets_that_cannot_be_written_are_one_sentence(tmp_path, name):
     with pytest.raises(ValueError, match="cannot write"), replacing(tmp_path / name):
         pytest.fail("there is nothing to write to")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["file", "nothing"])
+def test_a_link_stays_a_link_and_what_it_leads_to_is_written(tmp_path, there):
+    for name in ("links", "files"):
+        (tmp_path / name).mkdir()
+    link, file = tmp_path / "links" / "a.txt", tmp_path / "files" / "b.txt"
+    link.symlink_to(file)
+    if there:
+        file.write_text("old")
+    with replacing(link) as temporary:
+        assert temporary.parent.is_relative_to(file.parent), "on another disk it could not take its place"
+        temporary.write_text("new")
+    assert link.is_symlink()
+    assert file.read_text() == "new"
+    assert [*link.parent.iterdir(), *file.parent.iterdir()] == [link, file]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...harmony_core.config import HarmonyConfig
 from ...harmony_core.geometry import ClipSpec
+from ...harmony_core.shown import shown
 from ...harmony_core.types import AV
 from ...harmony_core.weights.checkpoint import CODEC_PARTS
 from ...harmony_core.weights.ovi import holds_ovi
@@ -61,7 +62,7 @@ def about_memory(
         ValueError: the file is no checkpoint, or no clip has these numbers.
     """
     if weight_dtype not in DTYPES:
-        raise ValueError(f"weight_dtype: expected one of {', '.join(DTYPES)}, got {weight_dtype}")
+        raise ValueError(f"weight_dtype: expected one of {', '.join(DTYPES)}, got {shown(weight_dtype)}")
     if not (0 < pictures <= LONGEST and 0 < batch <= MOST):
         raise ValueError(f"expected up to {LONGEST} pictures and {MOST} clips, got {pictures} and {batch}")
     tensors, metadata = header(path)
