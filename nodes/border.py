@@ -6,9 +6,9 @@ halves of characters, with which not even an error can be written to the log.
 
 from __future__ import annotations
 
-import functools
-import math
 from collections.abc import Callable, Mapping
+from functools import wraps
+from math import isfinite
 from typing import Any
 
 from comfy_api.latest import io
@@ -31,7 +31,7 @@ def check_values(values: Mapping[str, Any]) -> None:
         ValueError: one is not finite, or holds half of a character.
     """
     for name, value in values.items():
-        if isinstance(value, float) and not math.isfinite(value):
+        if isinstance(value, float) and not isfinite(value):
             raise ValueError(f"{name}: it is {value}, a finite number is expected; set one, or look where it comes from")
         if isinstance(value, str) and (half := next((c for c in value if "\ud800" <= c <= "\udfff"), None)) is not None:
             raise ValueError(
@@ -40,7 +40,7 @@ def check_values(values: Mapping[str, Any]) -> None:
 
 
 def _checked(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutput]:
-    @functools.wraps(execute)
+    @wraps(execute)
     def checked(cls: type[HarmonyNode], *args: Any, **values: Any) -> io.NodeOutput:
         check_values(values)
         return execute(cls, *args, **values)
