@@ -38,8 +38,32 @@ def path_of(name: str, folders: Iterable[str], suffixes: tuple[str, ...], where:
 
 def state_of(path: Path) -> str:
     """Changes when a file does: another file of the name, another time, another size."""
+    return " ".join(str(number) for number in _place(path) or ())
+
+
+class Mapped:
+    """Files whose values may be read only when they are used: one that is cut short in its place would end the process."""
+
+    def __init__(self, *paths: Path) -> None:
+        self._seen = {path: _place(path) for path in paths}
+
+    def check(self) -> None:
+        """Look again, before values are used.
+
+        Raises:
+            ValueError: one was written over in its place. One that another file took the place of is still there for us.
+        """
+        for path, seen in self._seen.items():
+            now = _place(path)
+            if seen is not None and now is not None and now != seen and now[0] == seen[0]:
+                raise ValueError(
+                    f"checkpoint: {shown(path.name)} was written over in use; queue the graph again, which loads it"
+                )
+
+
+def _place(path: Path) -> tuple[int, int, int] | None:
     try:
         status = path.stat()
-    except OSError as error:
-        return str(error.strerror)
-    return f"{status.st_ino} {status.st_mtime_ns} {status.st_size}"
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size

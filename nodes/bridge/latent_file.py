@@ -148,6 +148,8 @@ def _place(prefix: str, spec: ClipSpec) -> tuple[Path, str, int, str]:
     """Folder, name, first number to try, and the folder's name in the output folder."""
     if not prefix.strip() or prefix.endswith(("/", "\\")):
         raise ValueError("filename_prefix: it names no file; write a name, perhaps after a folder, as latents/harmony")
+    if not prefix.isprintable():
+        raise ValueError(f"filename_prefix: {shown(prefix)} holds characters that no file's name should have; leave them out")
     try:
         folder, name, number, subfolder, _ = folder_paths.get_save_image_path(
             prefix, folder_paths.get_output_directory(), spec.width, spec.height
