@@ -139,6 +139,39 @@ class ProbeNumber:
         return (float(text),)
 
 
+class ProbeChoice:
+    """A choice that comes through a link, as other packs' nodes give file names."""
+
+    CATEGORY = "probe"
+    FUNCTION = "run"
+    RETURN_TYPES = ("COMBO",)
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"text": ("STRING", {})}}
+
+    def run(self, text):
+        return (text,)
+
+
+class ProbeShapes:
+    """The shapes of a latent's streams, as text under the node."""
+
+    CATEGORY = "probe"
+    FUNCTION = "run"
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"latent": ("LATENT",)}}
+
+    def run(self, latent):
+        samples = latent["samples"]
+        streams = samples.unbind() if getattr(samples, "is_nested", False) else [samples]
+        return {"ui": {"text": [json.dumps([list(stream.shape) for stream in streams])]}}
+
+
 class ProbeTouch:
     """Writes a file of models/checkpoints over with what it holds, once a model is loaded."""
 
@@ -155,5 +188,5 @@ class ProbeTouch:
         return (model,)
 
 
-NODES = (ProbeInputs, ProbeKeep, ProbeAgain, ProbeFail, ProbeAlive, ProbeNumber, ProbeTouch)
+NODES = (ProbeInputs, ProbeKeep, ProbeAgain, ProbeFail, ProbeAlive, ProbeNumber, ProbeChoice, ProbeTouch, ProbeShapes)
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}

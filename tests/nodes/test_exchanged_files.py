@@ -59,7 +59,7 @@ def test_an_exchanged_checkpoint_is_loaded_again(server, checkpoint):
 def test_so_is_one_whose_name_another_node_gives(server, checkpoint):
     def graph(name: str) -> Graph:
         named = sampled_with(["name", 0], name)
-        named["name"] = node("PrimitiveString", value=NAME)
+        named["name"] = node("ProbeChoice", text=NAME)
         return named
 
     server.run(graph("linked first"))

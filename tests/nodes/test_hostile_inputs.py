@@ -29,10 +29,25 @@ TEXTS = {
 }
 LONGEST = 600
 NODES = [
-    "HarmonyDecode", "HarmonyDemoMedia", "HarmonyDriveWithAudio", "HarmonyDriveWithVideo", "HarmonyEmptyLatent",
-    "HarmonyEncode", "HarmonyFirstFrame", "HarmonyKSampler", "HarmonyKeepSpan", "HarmonyLoadCheckpoint", "HarmonyLoadLatent", "HarmonyLoadLora",
-    "HarmonySampler", "HarmonySaveLatent", "HarmonySoundSourceMap", "HarmonySyncCFG", "HarmonySyncGuider", "HarmonySyncReport",
-]  # fmt: skip
+    "HarmonyDecode",
+    "HarmonyDemoMedia",
+    "HarmonyDriveWithAudio",
+    "HarmonyDriveWithVideo",
+    "HarmonyEmptyLatent",
+    "HarmonyEncode",
+    "HarmonyFirstFrame",
+    "HarmonyKSampler",
+    "HarmonyKeepSpan",
+    "HarmonyLoadCheckpoint",
+    "HarmonyLoadLatent",
+    "HarmonyLoadLora",
+    "HarmonySampler",
+    "HarmonySaveLatent",
+    "HarmonySoundSourceMap",
+    "HarmonySyncCFG",
+    "HarmonySyncGuider",
+    "HarmonySyncReport",
+]
 
 
 def inputs_of(server, kind: str) -> dict[str, tuple]:
