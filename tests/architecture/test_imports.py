@@ -25,13 +25,14 @@ COMFY = {
 # What a layer may import, by first path component below harmony_core; a layer also imports itself.
 BASE = {"types", "geometry", "config", "runtime", "records", "progress", "shown"}
 ALLOWED = {
-    "shown": set(),
-    "types": {"shown"},
+    "types": set(),
     "progress": set(),
+    "shown": set(),
+    "inputs": {"shown"},
     "records": {"shown"},
-    "atomic": {"shown"},
+    "atomic": {"inputs", "shown"},
     "runtime": set(),
-    "geometry": {"types", "records", "shown"},
+    "geometry": {"types", "records"},
     "config": {"geometry", "records", "layers", "shown"},
     "layers": BASE,
     "conditioning": BASE,

@@ -210,15 +210,3 @@ def test_tensors_that_share_memory_are_saved_apart(tmp_path):
         "null.audio": [0, 1, 2],
         "speech.x": [0, 1, 2, 3, 4, 5],
     }
-
-
-def test_shards_of_a_linked_index_are_written_beside_what_it_leads_to(tmp_path):
-    for name in ("links", "files"):
-        (tmp_path / name).mkdir()
-    link, index = tmp_path / "links" / "m.safetensors.index.json", tmp_path / "files" / "m.safetensors.index.json"
-    link.symlink_to(index)
-    model = small_model()
-    save_checkpoint(tmp_path / "links" / "m.safetensors", model.config, model.state_dict(), shard_bytes=50_000)
-    assert [*link.parent.iterdir()] == [link]
-    assert link.is_symlink()
-    assert all(torch.equal(value, model.state_dict()[key]) for key, value in load_checkpoint(index).tensors.items())

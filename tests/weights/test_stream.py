@@ -157,11 +157,3 @@ def test_what_is_no_weights_file_is_said(tmp_path):
     for name, words in (("none.safetensors", "no weights file at"), ("m.txt", "is no weights file"), ("old.pt", "before 1.6")):
         with pytest.raises(ValueError, match=words):
             open_tensors(tmp_path / name)
-
-
-def test_writing_to_a_link_leaves_the_link(tmp_path):
-    (tmp_path / "link.safetensors").symlink_to(tmp_path / "real.safetensors")
-    with writing(tmp_path / "link.safetensors", {"a": Entry((2,), torch.float32)}, {}) as writer:
-        writer.write("a", [torch.ones(2)])
-    assert (tmp_path / "link.safetensors").is_symlink()
-    assert torch.equal(load_file(tmp_path / "real.safetensors")["a"], torch.ones(2))
