@@ -149,16 +149,16 @@ def _place(prefix: str, spec: ClipSpec) -> tuple[Path, str, int, str]:
     if not prefix.strip() or prefix.endswith(("/", "\\")):
         raise ValueError("filename_prefix: it names no file; write a name, perhaps after a folder, as latents/harmony")
     if not prefix.isprintable():
-        raise ValueError(f"filename_prefix: {shown(prefix)} holds characters that no file's name should have; leave them out")
+        raise ValueError(f"filename_prefix: '{shown(prefix)}' holds characters that no file's name should have; leave them out")
     try:
         folder, name, number, subfolder, _ = folder_paths.get_save_image_path(
             prefix, folder_paths.get_output_directory(), spec.width, spec.height
         )
     except OSError as error:
-        raise ValueError(f"filename_prefix: cannot make the folder of {shown(prefix)}: {error.strerror or error}") from error
+        raise ValueError(f"filename_prefix: cannot make the folder of '{shown(prefix)}': {error.strerror or error}") from error
     except Exception as error:  # ComfyUI raises nothing more special where a prefix leads out of the folder
         raise ValueError(
-            f"filename_prefix: {shown(prefix)} leads out of ComfyUI's output folder; name one inside it"
+            f"filename_prefix: '{shown(prefix)}' leads out of ComfyUI's output folder; name one inside it"
         ) from error
     return Path(folder), name, number, subfolder
 

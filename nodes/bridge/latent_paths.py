@@ -28,9 +28,9 @@ def path_of(name: str) -> Path:
     try:
         path = Path(folder_paths.get_annotated_filepath(name))
     except ValueError as error:
-        raise ValueError(f"file: {shown(name)} leads out of ComfyUI's folders; choose a file in input or output") from error
+        raise ValueError(f"file: '{shown(name)}' leads out of ComfyUI's folders; choose a file in input or output") from error
     if path.suffix != SUFFIX:
-        raise ValueError(f"file: {shown(name)} is no {SUFFIX} file; choose one of Save Harmony Latent or harmony generate")
+        raise ValueError(f"file: '{shown(name)}' is no {SUFFIX} file; choose one of Save Harmony Latent or harmony generate")
     if not path.is_file():
         raise ValueError(f"file: there is no {shown(name)}; put it into ComfyUI's input folder, or choose another")
     return path
