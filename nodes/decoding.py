@@ -6,8 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from .border import HarmonyNode
 
-class HarmonyDecode(io.ComfyNode):
+
+class HarmonyDecode(HarmonyNode):
     """Both streams at once."""
 
     @classmethod

@@ -8,6 +8,7 @@ beside the model's in the metadata.
 from __future__ import annotations
 
 import json
+import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -213,7 +214,8 @@ def _filled(module: M, weights: Mapping[str, Tensor], runtime: Runtime, what: st
 
 def _write_shards(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], shard_bytes: int) -> None:
     """Write shards under names of their own, then the index that lists them: until then the old index lists the old ones."""
-    index = path.with_name(f"{path.name}.index.json")
+    index = Path(os.path.realpath(path.with_name(f"{path.name}.index.json")))  # shards lie beside it, where a link leads
+    path = index.with_name(path.name)
     before = shard_names(index) if is_file(index) else []
     shards, token = _split(tensors, shard_bytes), uuid.uuid4().hex[:8]
     names = [f"{path.stem}-{token}-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -286,7 +287,7 @@ def _layout(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> tuple[
 
 def _check_space(path: Path, wanted: int) -> None:
     try:
-        free = shutil.disk_usage(path.parent).free
+        free = shutil.disk_usage(Path(os.path.realpath(path)).parent).free
     except OSError:
         return  # whatever is wrong with the folder is said when the file is begun
     if free < wanted:
