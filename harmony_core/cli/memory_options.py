@@ -117,7 +117,7 @@ def _tiling(text: str) -> Tiling:
 
     if not text.isdecimal():
         raise ValueError(f"--tile is a number of pixels, auto or none, got {text!r}")
-    try:
-        return Tiling(size=int(text))
-    except ValueError as error:
-        raise ValueError(f"--tile {text}: {error}") from error
+    size, least = int(text), 2 * Tiling().overlap
+    if size < least or size % 16:
+        raise ValueError(f"--tile is a multiple of 16 pixels from {least} on, got {text}")
+    return Tiling(size=size)

@@ -45,6 +45,10 @@ def test_a_codec_that_ran_out_of_memory_decodes_as_before(found):
     assert found["after_no_memory"] == 0
 
 
+def test_our_vaes_have_all_that_every_vae_of_comfyui_has(found):
+    assert found["vaes_lack"] == []
+
+
 def test_comfyuis_own_wan_vae_decodes_the_same_and_falls_back_to_tiles(found):
     assert found["stock"] < 1e-4
     # ComfyUI's own tiles do not know how far this codec sees, so they are near and not equal.
