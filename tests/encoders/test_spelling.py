@@ -82,3 +82,12 @@ def test_speaking_time_grows_with_what_is_said():
     assert speaking_seconds("hello " * 2) == 2 * speaking_seconds("hello")
     assert speaking_seconds("ni3 hao3") == 2 * speaking_seconds("ni3")
     assert speaking_seconds("five words make two seconds") == pytest.approx(2, rel=0.2)
+
+
+@pytest.mark.parametrize("language", ["automatic", "English", "Mandarin"])
+@pytest.mark.parametrize("text", ["[laughs] hello", "hello [she laughs", "ni3 hao3 [laughs]"])
+def test_stage_directions_are_not_spoken(language, text):
+    with pytest.raises(
+        ValueError, match=r"'\[(she )?laughs\]?' would be spoken: a transcript has spoken words alone; leave it out"
+    ):
+        spell(text, language, LETTERS)
