@@ -22,9 +22,13 @@ def joined(waves: Tensor, rate: int) -> dict[str, Any]:
     return {"waveform": torch.cat(tuple(waves), -1)[None], "sample_rate": rate, COUNT: len(waves)}
 
 
-def sounds_of(images: Tensor, audio: dict[str, Any]) -> Tensor:
-    """The sounds (B, C, samples) of the clips in IMAGE (F, H, W, channels) and AUDIO: joined ones, or those of a batch."""
+def separate(audio: dict[str, Any]) -> Tensor:
+    """The sounds (B, C, samples) of the clips in AUDIO: joined ones, or those of a batch."""
     waves: Tensor = audio["waveform"]
     count = int(audio.get(COUNT, 1))
-    divides = len(images) % count == 0 and waves.shape[-1] % count == 0
-    return torch.cat(waves.chunk(count, -1)) if len(waves) == 1 and divides else waves
+    return torch.cat(waves.chunk(count, -1)) if len(waves) == 1 and waves.shape[-1] % count == 0 else waves
+
+
+def sounds_of(images: Tensor, audio: dict[str, Any]) -> Tensor:
+    """Likewise, beside IMAGE (F, H, W, channels) of the same clips; one sound where the pictures are of fewer."""
+    return separate(audio) if len(images) % int(audio.get(COUNT, 1)) == 0 else audio["waveform"]
