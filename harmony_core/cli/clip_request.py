@@ -15,13 +15,14 @@ import torch
 from ..atomic import check_target
 from ..codecs.audio import resample
 from ..config import HarmonyConfig, SymbolEncoderConfig
+from ..encoders.spelling import spell
 from ..encoders.symbols import to_symbols
 from ..flow import adjust_times, shifted_schedule
 from ..geometry import ClipSpec
 from ..guidance import Guidance, SyncText, sync_guidance, text_guidance
 from ..inputs import exists, is_file, named
 from ..media import probe, read_audio, read_image, read_video, to_mono
-from ..pipeline import Request, Schedule, check_voice, texts_of
+from ..pipeline import Request, Schedule, check_voice, is_silent, texts_of
 from ..recipes import RECIPES, Recipe, recipe_for
 from ..records import is_text
 from ..runtime import usable_device
@@ -274,6 +275,9 @@ def _checkpoint(args: argparse.Namespace, note: Note) -> Description:
         found = _ovi(args, found, note)
     elif args.audio_checkpoint is not None or args.ovi_size is not None:
         raise ValueError(f"--audio-checkpoint and --ovi-size are for Ovi, {named(path)} is {found.what}")
+    shard = next((note for note in found.notes if "one of several shards" in note), None)
+    if shard is not None:
+        raise ValueError(f"{named(path)}: {shard}")
     config = found.config
     if config is None:
         raise ValueError(f"{named(path)} cannot generate clips, it is {found.what}")
@@ -327,7 +331,17 @@ def _check_texts(args: argparse.Namespace, config: HarmonyConfig, path: Path) ->
                 f"{named(path)} has no caption encoder of its own: give umT5 with --text-encoder, or leave {given[0]} out"
             )
     if args.say is not None and config.speech is not None:
-        _check_text("--say", args.say, config.speech)
+        _check_text("--say", _spelled(args, config), config.speech)
+
+
+def _spelled(args: argparse.Namespace, config: HarmonyConfig) -> str:
+    """The transcript in the letters of the checkpoint's encoder; as it is for a model of one prompt."""
+    if args.say is None or config.speech is None:
+        return args.say or ""
+    try:
+        return spell(args.say, args.language, config.speech)
+    except ValueError as error:
+        raise ValueError(f"--say: {error}") from error
 
 
 def _check_text(option: str, text: str, encoder: SymbolEncoderConfig) -> None:
@@ -349,6 +363,7 @@ def _knows_world(found: Description) -> bool:
 
 def _request(args: argparse.Namespace, found: Description, recipe: Recipe, note: Note) -> Request:
     trained = _trained(found)
+    assert found.config is not None
     height, width = _size(args) or (trained.height, trained.width)
     wanted = ClipSpec.nearest(
         args.seconds or trained.seconds, height=height, width=width, fps=args.fps or trained.fps, grid=trained.grid
@@ -362,7 +377,7 @@ def _request(args: argparse.Namespace, found: Description, recipe: Recipe, note:
         spec=spec,
         video_caption=args.caption,
         audio_caption=args.sound,
-        transcript=args.say or "",
+        transcript=_spelled(args, found.config),
         voice=voice,
         image=image,
         drive=drive,
@@ -377,7 +392,12 @@ def _voice(path: Path, sample_rate: int) -> Audio:
         check_voice(heard)
     except ValueError as error:
         raise ValueError(f"--voice {named(path)}: {error}") from error
-    return resample(to_mono(heard), sample_rate)
+    mono = to_mono(heard)
+    if is_silent(mono):
+        raise ValueError(
+            f"--voice {named(path)}: its channels cancel each other, one is the other upside down; give one of them"
+        )
+    return resample(mono, sample_rate)
 
 
 def _sound(path: Path, start: float, seconds: float) -> Audio:

@@ -118,9 +118,8 @@ def _prefix(wanted: Plan, style_tokens: int) -> int:
 def _tiling(text: str) -> Tiling:
     from ..codecs.video_tiling import Tiling
 
-    if not (text.isdecimal() and len(text) <= _TILE_DIGITS and int(text) <= LARGEST_TILE):
-        raise ValueError(f"--tile is a number of pixels up to {LARGEST_TILE}, auto or none, got '{shown(text, 40)}'")
-    try:
-        return Tiling(size=int(text))
-    except ValueError as error:
-        raise ValueError(f"--tile {text}: {error}") from error
+    least = 2 * Tiling().overlap
+    if not (text.isdecimal() and len(text) <= _TILE_DIGITS and least <= int(text) <= LARGEST_TILE) or int(text) % 16:
+        wanted = f"a multiple of 16 pixels from {least} to {LARGEST_TILE}, auto or none"
+        raise ValueError(f"--tile is {wanted}, got '{shown(text, 40)}'")
+    return Tiling(size=int(text))

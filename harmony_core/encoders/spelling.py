@@ -28,6 +28,7 @@ _TONE_MARKS = {"\u0304": "1", "\u0301": "2", "\u030c": "3", "\u0300": "4"}
 _UMLAUT = "\u0308"
 _NEUTRAL = "5"
 _CHARACTERS = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+")
+_DIRECTION = re.compile(r"[\[{<【［][^\]}>】］]*[\]}>】］]?")  # noqa: RUF001 - brackets of Chinese, too
 _LONE_DIGIT = re.compile(r"(?<![a-z])\d+|\d{2,}")
 _TONED = re.compile(r"[a-z]+[1-5]")
 
@@ -65,11 +66,17 @@ def spell(text: str, language: str, config: SymbolEncoderConfig) -> str:
         config: of the encoder that will read it; one of bytes reads anything as written.
 
     Raises:
-        ValueError: there is no such language, or the text is not spelled in it: numbers in figures, Chinese characters, or a
-            word that is no pinyin.
+        ValueError: there is no such language, or the text is not spelled in it: numbers in figures, Chinese characters, a word
+            that is no pinyin, or a stage direction in square brackets.
     """
     if language not in LANGUAGES:
         raise ValueError(f"no language {_quoted(language)}; there are {', '.join(LANGUAGES)}")
+    direction = _DIRECTION.search(text)
+    if direction and config.symbols and direction[0][0] not in config.symbols:
+        raise ValueError(
+            f"{_quoted(direction[0])} would be spoken: a transcript has spoken words alone; "
+            "leave it out, and say it in the caption of the sound"
+        )
     written = " ".join(text.lower().split())
     if language == AS_WRITTEN or not config.symbols:
         return text if not config.symbols else written

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Iterator
 from typing import Any
 
+import av
 import numpy as np
 import torch
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
+from torch import Tensor
 
 from ..codecs.audio import SAMPLE_RATES, resample
 from ..types import Audio
+from .layouts import known_layout
 from .source import Source, stated_seconds
 from .track import Track
+
+log = logging.getLogger(__name__)
 
 Samples = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -21,6 +28,8 @@ Samples = np.ndarray[Any, np.dtype[np.float32]]
 _JITTER = 0.01
 # Sound may end this much before the wanted length and still be long enough, seconds.
 _SLACK = 0.02
+_MOST_PLANES = 8
+_FLOATS = ("pcm_f", "wavpack")
 # Read beyond the wanted end, for the resampling filter, seconds.
 _TAIL = 0.05
 
@@ -62,7 +71,19 @@ def read_sound(
     if seconds is not None:
         missing = round(seconds * rate) - waveform.shape[2]
         waveform = torch.nn.functional.pad(waveform, (0, missing))  # a negative one cuts
-    return Audio(waveform.clamp(-1, 1), rate)  # lossy decoders overshoot
+    return Audio(_within_full_scale(waveform, source, stream), rate, run.layout)
+
+
+def _within_full_scale(waveform: Tensor, source: Source, stream: AudioStream) -> Tensor:
+    """In [-1, 1]: what lossy decoders overshoot by is cut, as players do; floats that were written so loud are made quieter."""
+    peak = float(waveform.abs().max()) if waveform.numel() else 0.0
+    if peak > 1 and stream.codec_context.name.startswith(_FLOATS):
+        change = 20 * math.log10(peak)
+        log.warning(
+            "%s goes over full scale (%.2f): it is read %.1f dB quieter, so that nothing is cut", source.path, peak, change
+        )
+        return waveform / peak
+    return waveform.clamp(-1, 1)
 
 
 class _Run:
@@ -71,6 +92,7 @@ class _Run:
     Attributes:
         rate: samples per second of the file; certain once a block is decoded, as is ``channels``.
         channels: number of them.
+        layout: where they are heard, if not as usual.
     """
 
     def __init__(
@@ -81,6 +103,7 @@ class _Run:
         self.start = start
         self.seconds = seconds
         self.rate = self.channels = 0
+        self.layout: str | None = None
         self._wanted_rate = sample_rate
         self._written = self._last_frame = 0
 
@@ -151,6 +174,7 @@ class _Run:
         found = frame.sample_rate, frame.layout.nb_channels
         if not self.rate:
             self.rate, self.channels = found
+            self.layout = known_layout(frame.layout.name, self.channels)
         if found != (self.rate, self.channels):
             raise ValueError(f"the sound of {self.source.path} changes its sample rate or channels midway")
         if not SAMPLE_RATES[0] <= self.rate <= SAMPLE_RATES[1]:
@@ -159,8 +183,17 @@ class _Run:
             raise ValueError(f"{self.source.path} has {self.channels} channels of sound, over the limit")
 
 
+def _packed(frame: AudioFrame) -> AudioFrame:
+    """The same with its channels interleaved: PyAV looks for a plane behind the last of eight, and may find one."""
+    if not frame.format.is_planar or frame.layout.nb_channels < _MOST_PLANES:
+        return frame
+    (packed,) = av.AudioResampler(format=frame.format.packed.name).resample(frame)
+    return packed
+
+
 def _to_float(frame: AudioFrame) -> Samples:
     """A frame of any sample format as (C, n) float32, full scale at 1."""
+    frame = _packed(frame)
     array: np.ndarray[Any, Any] = frame.to_ndarray()
     if not frame.format.is_planar:
         array = array.reshape(-1, frame.layout.nb_channels).T

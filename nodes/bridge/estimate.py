@@ -20,7 +20,7 @@ from ...harmony_core.weights.checkpoint import CODEC_PARTS
 from ...harmony_core.weights.ovi import holds_ovi
 from .memory import step_bytes
 from .ovi import header_of_ovi
-from .saved import KEY
+from .saved import KEY, of_model
 from .stored import DTYPES, EIGHT_BITS, NOTE, OLD_NOTE, dtypes_of
 
 FILE_DTYPES: Mapping[str, torch.dtype] = {
@@ -71,7 +71,7 @@ def about_memory(
     config = HarmonyConfig.from_metadata(metadata)
     spec = ClipSpec(frames=pictures, height=height, width=width, fps=fps, grid=config.grid)
     quantised = OLD_NOTE in tensors or QUANTISATION in metadata or any(key.endswith(NOTE) for key in tensors)
-    weights = {key: value for key, value in tensors.items() if key not in {KEY, OLD_NOTE} and not key.startswith(CODEC_PARTS)}
+    weights = {k: value for k, value in of_model(tensors).items() if k != OLD_NOTE and not k.startswith(CODEC_PARTS)}
     device = comfy.model_management.get_torch_device()
     dtype, cast = dtypes_of(weights, DTYPES[weight_dtype], quantised=quantised, device=device)
     size = (cast or dtype).itemsize

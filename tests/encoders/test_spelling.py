@@ -97,3 +97,12 @@ def test_a_word_of_thousands_of_letters_is_read_or_refused_at_once():
             spell(word, "Mandarin", config)
         assert len(str(refusal.value)) < 200
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("language", ["automatic", "English", "Mandarin"])
+@pytest.mark.parametrize("text", ["[laughs] hello", "hello [she laughs", "ni3 hao3 [laughs]", "{laughs} ha"])
+def test_stage_directions_are_not_spoken(language, text):
+    with pytest.raises(
+        ValueError, match=r"'[\[{](she )?laughs[\]}]?' would be spoken: a transcript has spoken words alone; leave it out"
+    ):
+        spell(text, language, LETTERS)
