@@ -24,6 +24,7 @@ from ..codecs.video_vae import VideoVAEConfig
 from ..config import PRESETS as MODEL_PRESETS
 from ..config import HarmonyConfig
 from ..geometry import ClipSpec
+from ..recipes import HARMONY
 from ..records import check_fields, from_record, to_record
 
 Mode = Literal["synergy", "mixed", "joint"]
@@ -287,8 +288,8 @@ class SamplesConfig:
     """
 
     clips: int = 0
-    steps: int = 24
-    shift: float = 3.0
+    steps: int = HARMONY.steps
+    shift: float = HARMONY.shift
 
     def __post_init__(self) -> None:
         check_fields(self, "samples")
