@@ -21,7 +21,7 @@ FORMAT_KEY = "harmony.format"
 _MOST_SYMBOLS = 1 << 16
 
 InteractionKind = Literal["frame_wise", "global", "cmc_pe", "fused", "none"]
-Positions = Literal["exact", "paper", "index"]
+Positions = Literal["exact", "centred", "paper", "index"]
 
 
 def _check(config: Any, where: str) -> None:
@@ -99,8 +99,9 @@ class InteractionConfig:
     Attributes:
         kind: ``frame_wise`` is Harmony's; ``global`` its ablation baseline; ``cmc_pe`` the second paper's; ``fused`` Ovi's;
             ``none`` keeps the branches apart.
-        positions: of the rotary embedding and of the windows: ``exact`` times, the ``paper``'s j T_v / T_a, or each stream's
-            own ``index`` (not aligned; windows are then exact).
+        positions: of the rotary embedding and of the windows: times, with the first video latent ``centred`` on the one frame
+            it shows, or, ``exact`` but for that, as long as the others (models trained so far); the ``paper``'s j T_v / T_a; or
+            each stream's own ``index`` (not aligned; windows are then those of the times).
         window: video latents to each side that are adjacent in time (``frame_wise``).
         style: global style alignment: the reference tokens attend to the whole video.
         style_tokens: learned tokens that take the reference's place when there is none; 0 for none.

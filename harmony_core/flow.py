@@ -69,6 +69,18 @@ def adjust_times(sigmas: Sequence[float], *, gamma: float = 1.0) -> Sigmas:
     return AV([s**root for s in sigmas], [s ** (1 / root) for s in sigmas])
 
 
+def base_time(sigma: AV[float]) -> float:
+    """Where on the schedule a step is whose streams have these times; the inverse of :func:`adjust_times`, whatever its gamma.
+
+    The logarithms of the two times are that of the base's, multiplied and divided by the same root.
+    """
+    if sigma.video == sigma.audio:
+        return sigma.video
+    if min(sigma) <= 0:
+        return 0.0
+    return math.exp(-math.sqrt(math.log(sigma.video) * math.log(sigma.audio)))
+
+
 def check_sigmas(sigmas: Sigmas) -> int:
     """The number of steps.
 

@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .flow import base_time
 from .types import AV, Modality
 
 Company = Literal["joint", "mute", "cut"]
@@ -43,6 +44,8 @@ class Evaluation:
 
 
 FULL = Evaluation()
+ROUNDING = 1e-9
+"""Relative, by which a step may miss the edge of an interval it begins at."""
 
 Evaluate = Callable[[Evaluation, AV[bool]], AV[Tensor | None]]
 """``evaluate(evaluation, wanted)``: the velocity of each stream that is wanted."""
@@ -55,8 +58,9 @@ class Guide:
     Attributes:
         anchor: what is guided away from.
         scale: for each stream; 1 is off.
-        start: sigma at and below which it acts; 1 is from the beginning.
-        end: sigma at and above which it acts; 0 is to the end.
+        start: sigma of the schedule at and below which it acts; 1 is from the beginning.
+        end: sigma of the schedule at and above which it acts; 0 is to the end. Both streams begin and end at the same step,
+            also where timestep adjustment gives them times of their own.
     """
 
     anchor: Evaluation
@@ -75,7 +79,9 @@ class Guide:
 
     def active(self, sigma: AV[float]) -> AV[bool]:
         """Which streams it acts on at these sigmas."""
-        return self.scale.map(lambda scale, s: scale != 1 and self.end <= s <= self.start, sigma)
+        base = base_time(sigma)
+        inside = self.end * (1 - ROUNDING) <= base <= self.start * (1 + ROUNDING)
+        return self.scale.map(lambda scale: scale != 1 and inside)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,7 @@ from .models.harmony import Harmony
 from .models.sound_map import SoundMapRecorder
 from .offload import Offload
 from .progress import Progress
+from .recipes import HARMONY
 from .runtime import Runtime
 from .sampling import OnStep, sampler
 from .training.codec_files import load_sound_codec, load_video_codec
@@ -57,10 +58,10 @@ class Schedule:
         sampler: name of a sampler.
     """
 
-    steps: int = 40
-    shift: float = 5.0
+    steps: int = HARMONY.steps
+    shift: float = HARMONY.shift
     gamma: float = 1.0
-    sampler: str = "unipc"
+    sampler: str = HARMONY.sampler
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from torch import Tensor
+if TYPE_CHECKING:  # the command line prints its help without torch
+    from torch import Tensor
 
 T = TypeVar("T")
 R = TypeVar("R")

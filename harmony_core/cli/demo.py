@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..inputs import named
+from ..recipes import HARMONY
 from .numbers import LARGEST_SEED, check_threads, check_whole
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("out/demo"), metavar="DIR", help="folder to write to (default: %(default)s)"
     )
-    parser.add_argument("--steps", type=int, default=24, metavar="N", help="sampling steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=HARMONY.steps, metavar="N", help="sampling steps (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another one gives other clips (default: 0)")
     parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: torch's choice)")
 
@@ -89,17 +90,13 @@ def run(args: argparse.Namespace) -> None:
                 example.request,
                 seeds=[args.seed],
                 guidance=guidance,
-                schedule=Schedule(steps=args.steps, shift=SHIFT),
+                schedule=Schedule(steps=args.steps),
                 on_step=lambda step: line(step.index + 1, step.steps),
             )
         files = ClipFiles.named(args.out / f"{example.name}.mp4", number=None, sound_map=False, latents=None)
         write_clip(files, clip, spec, maps=None, marked=not example.talks)
         print(f"{files.video}: {example.what}\n    {_sync(clip, judging, talks=example.talks)}", flush=True)
     print(f"generated in {time.monotonic() - began:.0f} s; beside each clip is its contact sheet, of the same name, as .png")
-
-
-SHIFT = 3.0
-"""Of the sampling schedule; the one the model card's figures were measured with."""
 
 
 def _examples(spec: ClipSpec) -> list[Example]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..atomic import check_target, replacing
 from ..inputs import is_dir, named
+from ..recipes import HARMONY
 from .numbers import LARGEST_SEED, check_threads, check_whole
 
 if TYPE_CHECKING:
@@ -70,14 +71,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rows", metavar="LIST", help="rows to measure; the truth and shuffled pairs are always there (default: all)"
     )
     parser.add_argument("--split", default="easy", help="easy, or hard: 4.5 s with more in it (default: easy)")
-    parser.add_argument("--steps", type=int, default=24, help="sampling steps (default: 24)")
-    parser.add_argument("--shift", type=float, default=3.0, help="of the schedule towards noise (default: 3)")
+    parser.add_argument("--steps", type=int, default=HARMONY.steps, help="sampling steps (default: %(default)s)")
+    parser.add_argument(
+        "--shift", type=float, default=HARMONY.shift, help="of the schedule towards noise (default: %(default)g)"
+    )
     parser.add_argument(
         "--gamma", type=float, default=1.0, help="above 1 the picture settles before the sound (default: 1, together)"
     )
-    parser.add_argument("--sampler", default="unipc", help="euler, heun, dpmpp_2m or unipc (default: unipc)")
-    parser.add_argument("--sync-video", type=float, default=3.0, metavar="SCALE", help="of SyncCFG, for video (default: 3)")
-    parser.add_argument("--sync-audio", type=float, default=2.0, metavar="SCALE", help="of SyncCFG, for sound (default: 2)")
+    parser.add_argument("--sampler", default=HARMONY.sampler, help="euler, heun, dpmpp_2m or unipc (default: %(default)s)")
+    for name, scale in (("video", HARMONY.sync.video), ("audio", HARMONY.sync.audio)):
+        parser.add_argument(
+            f"--sync-{name}", type=float, default=scale, metavar="SCALE", help=f"of SyncCFG, for {name} (default: {scale:g})"
+        )
     parser.add_argument("--driven-sync", action="store_true", help="measure the driven tasks with SyncCFG as well")
     parser.add_argument("--batch", type=int, default=16, metavar="N", help="clips generated together (default: 16)")
     parser.add_argument("--seed", type=int, default=0, help="of noise, shuffles and intervals (default: 0)")

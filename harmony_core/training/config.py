@@ -27,6 +27,7 @@ from ..config import HarmonyConfig
 from ..flow import MOST_STEPS
 from ..geometry import ClipSpec
 from ..inputs import named, read_text
+from ..recipes import HARMONY
 from ..records import check_fields, check_most, from_record, to_record
 from ..shown import shown
 
@@ -293,8 +294,8 @@ class SamplesConfig:
     """
 
     clips: int = 0
-    steps: int = 24
-    shift: float = 3.0
+    steps: int = HARMONY.steps
+    shift: float = HARMONY.shift
 
     def __post_init__(self) -> None:
         check_fields(self, "samples")

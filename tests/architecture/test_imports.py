@@ -40,7 +40,7 @@ ALLOWED = {
     "codecs": BASE | {"layers"},
     "encoders": BASE | {"layers"},
     "flow": BASE,
-    "guidance": BASE,
+    "guidance": BASE | {"flow"},
     "sampling": BASE | {"flow"},
     "canvas": BASE,
     "drivers": BASE | {"models"},
