@@ -68,7 +68,7 @@ def test_clips_do_not_touch_each_other():
     both = torch.cat([moving(), moving().flip(3) * 5])
     masks = source_masks(both, (32, 48), **SETTINGS, spread=0.1)
     for number in range(2):
-        assert torch.allclose(masks[number], source_masks(both[number : number + 1], (32, 48), **SETTINGS, spread=0.1)[0])
+        assert away(masks[number], source_masks(both[number : number + 1], (32, 48), **SETTINGS, spread=0.1)[0]) <= ROUNDING
 
 
 def test_one_latent_and_an_empty_map_are_masks_too():

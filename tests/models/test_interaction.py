@@ -169,7 +169,7 @@ def test_style_alignment_changes_reference_tokens_alone_in_its_own_layer():
     assert torch.equal(out[:, 3:], target.body)
     k, v = link.attn.keys_values(link.norm_source(source.body))
     expected = target.prefix + link.attn.o(link.attn.attend(link.attn.queries(link.norm(target.prefix)), KeysValues(k, v)))
-    assert torch.allclose(out[:, :3], expected)
+    assert away(out[:, :3], expected) <= ROUNDING
     assert not link.wanted(0)
 
 

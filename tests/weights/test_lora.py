@@ -183,12 +183,12 @@ def test_loras_add_up_in_any_order_and_leave_no_bit_behind(model, tmp_path, dtyp
     stack.set([(one, 1.0), (two, -0.7)])
     both = weights(model)
     stack.set([(two, -0.7), (one, 1.0)])
-    assert far(both, weights(model)) <= (1e-5 if dtype is torch.float32 else 0.07)
+    assert far(both, weights(model)) <= (1e-4 if dtype is torch.float32 else 0.07)
     stack.set([(one, 1.0)])
     alone = weights(model)
     assert far(both, alone) > 0.1 and far(before, alone) > 0.1
     stack.set([(one, 0.5), (one, 0.5)])
-    assert far(alone, weights(model)) <= (1e-5 if dtype is torch.float32 else 0.07)
+    assert far(alone, weights(model)) <= (1e-4 if dtype is torch.float32 else 0.07)
     for loras in ([(one, 0.0), (two, 0.0)], []):
         stack.set([(one, 1.0)])
         stack.set(loras)
