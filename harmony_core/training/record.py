@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from ..atomic import replacing
 from ..records import to_record
-from .config import AnyRun
+from .config import AnyRun, to_run
 
 CONFIG = "config.json"
 FREE = {"run.output", "run.save_every", "run.keep", "run.threads", "run.device"}
@@ -43,12 +44,18 @@ def check_same(config: AnyRun, output: Path) -> None:
         raise ValueError(f"there is no run to resume in {output}") from error
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
-    now = json.loads(json.dumps(to_record(config)))
+    now = _plain(config)
+    with contextlib.suppress(ValueError):  # a run of an older version lacks fields that are new: they were as by default
+        before = _plain(to_run(before))
     differing = sorted(set(_differences(before, now, "")) - FREE)
     if differing:
         raise ValueError(
             f"the run in {output} has another config, in {', '.join(differing)}; change it back or start a new run"
         )
+
+
+def _plain(config: AnyRun) -> Any:
+    return json.loads(json.dumps(to_record(config)))
 
 
 def _differences(a: Any, b: Any, where: str) -> Iterator[str]:
