@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GREY_EVERY = 3
+TRIES = 8
+"""Clips in a row that are tried for a still."""
 SILENT = 1e-4
 """Peak below which a wave is silence: less than two of the smallest steps of 16 bits."""
 STORED = torch.float16  # latents have unit variance: 11 bits of them are far below the codecs' own error
@@ -255,7 +257,7 @@ def build_cache(
                     _check_finite(one.entry, one.row)
                     writer.add(one.entry, one.row, one.loose, spec=one.spec)
                     kept += item.still is None
-                elif item.still is None:  # a still of a clip that was left out is no further loss
+                elif item.still is None:  # a still that cannot be made is no further loss
                     skipped.append(one)
                 if progress is not None:
                     progress(done, len(items))
@@ -279,20 +281,33 @@ def read_item(source: Source, item: Item, *, sound_alone: bool) -> tuple[Clip, E
     Raises:
         ValueError: it cannot be used; the message says why.
     """
-    clip, entry = source.clip(item.clip), source.entries[item.clip]
-    if clip.frames is None and not (sound_alone and item.still is None):
-        raise ValueError(f"{entry.file} has no pictures, which every stage of this training needs")
     if item.still is not None:
-        assert clip.frames is not None
-        grey = item.still % GREY_EVERY == GREY_EVERY - 1
-        held = torch.zeros_like(clip.frames[:, :1]) if grey else clip.frames[:, :1]
-        clip = clip._replace(frames=held.expand_as(clip.frames).contiguous(), wave=torch.zeros_like(clip.wave))
-        return clip, dataclasses.replace(entry, transcript="", null=True)
+        return _still(source, item.clip, grey=item.still % GREY_EVERY == GREY_EVERY - 1)
+    clip, entry = source.clip(item.clip), source.entries[item.clip]
+    if clip.frames is None and not sound_alone:
+        raise ValueError(f"{entry.file} has no pictures, which every stage of this training needs")
     if clip.mute and not entry.null:
         raise ValueError(f'{entry.file} has no sound; a still that is meant to be silent says "null": true in the manifest')
     if entry.transcript and clip.wave.abs().max() < SILENT:
         raise ValueError(f"{entry.file} is silent, though its transcript says that somebody speaks")
     return clip, entry
+
+
+def _still(source: Source, first: int, *, grey: bool) -> tuple[Clip, Entry]:
+    """A still with silence of a clip, or of one of those after it where that has no pictures or cannot be read."""
+    reason = ValueError("no clip near it has pictures")
+    for n in range(TRIES):
+        index = (first + n) % len(source.entries)
+        try:
+            clip = source.clip(index)
+        except ValueError as error:
+            reason = error
+            continue
+        if clip.frames is not None:
+            held = torch.zeros_like(clip.frames[:, :1]) if grey else clip.frames[:, :1]
+            clip = clip._replace(frames=held.expand_as(clip.frames).contiguous(), wave=torch.zeros_like(clip.wave))
+            return clip, dataclasses.replace(source.entries[index], transcript="", null=True)
+    raise reason
 
 
 def _with_captions(found: Encoded, captions: CaptionEncoder | None, *, first: bool) -> Encoded | Skipped:
