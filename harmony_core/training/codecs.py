@@ -47,6 +47,7 @@ CROP_STREAM = 3
 NOISE_STREAM = 4
 MEASURED_AT_ONCE = 8
 COMPONENT_CLIPS = 400
+ALONE = World()
 QUIET_MEL = -2.5
 """Log10 of mel magnitudes that the vocoder's loss takes for silence: 60 dB under a full-scale tone."""
 
@@ -181,7 +182,7 @@ def train_video_codec(
         measured = _copy(VideoVAE(config.codec), weights)
         save_codec(path, with_video_statistics(measured, clips, config.statistics_clips, one_scale=config.linear > 0))
 
-    draw = partial(_draw_video, config, clips, world or World())
+    draw = partial(_draw_video, config, clips, world=world or ALONE)
     phase = Phase(name="video codec", steps=config.steps, optimizer=config.optimizer, draw=draw)
     hooks = Hooks(export=export)
     objective = VideoObjective(vae, config, _components(config, clips) if config.linear else None)
@@ -211,7 +212,7 @@ def train_audio_codec(
         measured = _copy(AudioCodec(config.codec), weights)
         save_codec(path, with_audio_statistics(measured, clips, config.statistics_clips))
 
-    draw = partial(_draw_audio, config, clips, world or World())
+    draw = partial(_draw_audio, config, clips, world=world or ALONE)
     phase = Phase(name="audio codec", steps=config.steps, optimizer=config.optimizer, draw=draw)
     hooks = Hooks(export=export)
     train(AudioObjective(codec, config), codec, [phase], config, hooks, world=world, resume=resume, progress=progress)
@@ -257,7 +258,7 @@ def _components(config: VideoCodecRun, clips: PackedClips) -> Components:
     return principal_components(((x, _where_it_moves(x, config.focus)) for x in frames), config.codec.channels)
 
 
-def _draw_video(config: VideoCodecRun, clips: PackedClips, world: World, step: int) -> CodecBatch:
+def _draw_video(config: VideoCodecRun, clips: PackedClips, step: int, *, world: World = ALONE) -> CodecBatch:
     seen = clips.having("frames")
     picked = [seen[n] for n in order(len(seen), step, config.run.batch, config.run.seed)]
     crops = generator(config.run.seed, step, CROP_STREAM)
@@ -274,7 +275,7 @@ def _draw_video(config: VideoCodecRun, clips: PackedClips, world: World, step: i
     return whole.part(world.rank, world.size)  # its weights are those of the whole batch
 
 
-def _draw_audio(config: AudioCodecRun, clips: PackedClips, world: World, step: int) -> CodecBatch:
+def _draw_audio(config: AudioCodecRun, clips: PackedClips, step: int, *, world: World = ALONE) -> CodecBatch:
     picked = order(len(clips), step, config.run.batch, config.run.seed)
     codec = config.codec
     waves = _whole_latents(clips.rows(picked, "wave").float() / 32767, codec.hop)

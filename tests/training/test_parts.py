@@ -1,6 +1,7 @@
 """What of a network decays, and what a stage trains."""
 
 import dataclasses
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,10 @@ from harmony_core.training.loop import make_optimizer, read_log
 from harmony_core.training.model import check_parts, train_model
 from harmony_core.training.parts import chosen
 from harmony_core.weights.checkpoint import save_checkpoint
+
+spec = importlib.util.spec_from_file_location("processes", Path(__file__).with_name("test_distributed.py"))
+processes = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(processes)
 
 COMMON = {"reference_seconds": (0.05, 0.2)}
 
@@ -135,3 +140,14 @@ def test_stages_have_batches_of_their_own(make_run, cache, tmp_path):
     assert all(0 <= line["wait"] <= line["seconds"] for line in lines)
     with pytest.raises(ValueError, match=r"a batch of 4 clips \(stage 'few'\) does not divide among 1 processes of 3 parts"):
         train_model(make_run(stages=(stage("few", accumulate=3),), output=str(tmp_path / "none")), cache)
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_two_processes_freeze_what_one_does(make_run, cache, tmp_path, sharding):
+    stages = stage("sound", "audio", "speech", streams="audio", batch=2), stage("meet", "interaction")
+    stages = tuple(dataclasses.replace(s, steps=2, optimizer=OptimizerConfig(lr=1e-3, warmup=1)) for s in stages)
+    one, two = (make_run(output=str(tmp_path / name), stages=stages, sharding=sharding) for name in ("one", "two"))
+    expected = load_file(train_model(one, cache))
+    processes.together(two, cache, tmp_path)
+    assert processes.largest_difference(expected, load_file(tmp_path / "two" / "model.safetensors")) <= 1e-5
+    processes.same_log(tmp_path / "one", tmp_path / "two")
