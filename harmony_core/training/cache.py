@@ -105,6 +105,11 @@ class LatentCache:
         """How many data sets there are."""
         return len(self._stores)
 
+    @property
+    def specs(self) -> frozenset[ClipSpec]:
+        """All shapes of clips."""
+        return frozenset().union(*(store.specs for store in self._stores))
+
     def source_of(self, clip: int) -> int:
         """Number of the data set a clip is of."""
         return self._places[clip][0]

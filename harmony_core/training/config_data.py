@@ -95,7 +95,7 @@ class DataConfig:
         fps: pictures per second.
         buckets: shapes of clips, in place of one shape, for training of a model. A file goes into the largest that it fits.
         segments: cut every file into clips one after the other; its beginning alone where false. A line of a manifest with a
-            transcript is never cut, since nothing says which of its words are said in which clip.
+            transcript is never cut, since nothing says which of its words are said in which clip; packed clips are as they are.
         stride: seconds from the start of one such clip to the next; 0 for the clip's length.
         null_pairs: of the cached clips, how many for each of the data set's own are stills with silence made from its first
             frames; 0 where the data set has its own.

@@ -96,22 +96,38 @@ class MediaFolder:
             stride: seconds from the start of one to the next; 0 for their length.
 
         Raises:
-            ValueError: the manifest is missing, empty or has a wrong line, or files it names are missing.
+            ValueError: the manifest is missing, empty or has a wrong line, or of every line a file is missing.
         """
         self.folder, self.spec = Path(folder), spec
-        self.skipped: list[Skipped] = []
-        lines = read_manifest(self.folder / MANIFEST)
-        named = [name for e in lines for name in (e.file, e.reference) if name is not None]
-        missing = [name for name in dict.fromkeys(named) if not (self.folder / name).is_file()]
-        if missing:
-            more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-            raise ValueError(f"{MANIFEST} names {len(missing)} missing file(s): {', '.join(missing[:SHOWN])}{more}")
+        lines, self.skipped = self._present(read_manifest(self.folder / MANIFEST))
         specs = tuple(specs) or (spec,)
         cuts = [Cut(entry, spec) for entry in lines]
         if segments or len(specs) > 1:
-            cuts, self.skipped = cut_files(self.folder, lines, specs, segments=segments, stride=stride)
+            cuts, unfit = cut_files(self.folder, lines, specs, segments=segments, stride=stride)
+            self.skipped += unfit
         self.entries: tuple[Entry, ...] = tuple(cut.entry for cut in cuts)
         self._specs = [cut.spec for cut in cuts]
+
+    def _present(self, lines: Sequence[Entry]) -> tuple[list[Entry], list[Skipped]]:
+        """Lines whose files are there, and those whose are not."""
+        named = {name for line in lines for name in (line.file, line.reference) if name is not None}
+        missing = {name for name in named if not (self.folder / name).is_file()}
+        kept, skipped, absent = [], [], dict[str, None]()
+        for line in lines:
+            lost = [name for name in (line.file, line.reference) if name in missing]
+            if lost:
+                absent |= dict.fromkeys(lost)
+                reason = f"{' and '.join(map(str, lost))} of {MANIFEST} is missing"
+                skipped.append(Skipped(file=line.file, start=line.start, reason=reason))
+            else:
+                kept.append(line)
+        if absent:
+            more = f" and {len(absent) - SHOWN} more" if len(absent) > SHOWN else ""
+            told = f"{MANIFEST} names {len(absent)} missing file(s): {', '.join(list(absent)[:SHOWN])}{more}"
+            if not kept:
+                raise ValueError(told)
+            log.warning("%s; the %d line(s) with them are skipped", told, len(skipped))
+        return kept, skipped
 
     def clip(self, index: int) -> Clip:
         """Read one clip; a video without sound gives silence.

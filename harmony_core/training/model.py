@@ -118,7 +118,8 @@ def stage_orders(config: ModelRun, cache: LatentCache) -> tuple[StageOrder, ...]
         ValueError: the clips are of another shape than the config's, or there is none for a stage.
     """
     specs = config.data.specs(config.model)
-    buckets = [next((n for n, spec in enumerate(specs) if same_shape(spec, cache.spec_of(c))), -1) for c in range(len(cache))]
+    shapes = {spec: next((n for n, one in enumerate(specs) if same_shape(one, spec)), -1) for spec in cache.specs}
+    buckets = [shapes[cache.spec_of(clip)] for clip in range(len(cache))]
     if -1 in buckets:
         found = cache.spec_of(buckets.index(-1))
         raise ValueError(f"the latents in {cache.folder} are of clips {found}, the config's are {' or '.join(map(str, specs))}")

@@ -30,7 +30,9 @@ class Prefetcher:
             device: the batches' destination.
         """
         self._draw, self._steps = draw, steps
-        self._pinned = torch.device(device).type == "cuda"
+        target = torch.device(device)
+        self._pinned = target.type == "cuda"
+        self._cuda = (torch.cuda.current_device() if target.index is None else target.index) if self._pinned else 0
         self._ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(DEPTH)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name="prefetch", daemon=True)
@@ -54,6 +56,8 @@ class Prefetcher:
             yield batch
 
     def _work(self) -> None:
+        if self._pinned:
+            torch.cuda.set_device(self._cuda)  # pinning would else open a context on the first GPU, from every rank
         for step in self._steps:
             if self._ended.is_set():
                 return

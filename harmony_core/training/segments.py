@@ -18,6 +18,8 @@ from .store import Entry, Skipped
 
 LOOKERS = 8
 """Files that are looked at at once; it is mostly waiting for the disk."""
+SLACK = 0.02
+"""Seconds that sound may lack at its end; see :func:`..media.read_audio`."""
 REFERENCE_SECONDS = 30.0
 """Most that is kept of a reference recording: references are cut from anywhere in it, a few seconds long."""
 SHORTEST_REFERENCE = 0.5
@@ -61,7 +63,7 @@ def cut_files(
 
 def fits(spec: ClipSpec, seconds: float) -> bool:
     """Whether so many seconds are enough for a clip: its last picture is the one in the middle of its time."""
-    return seconds >= spec.seconds - 0.5 / spec.fps
+    return seconds >= spec.seconds - min(0.5 / spec.fps, SLACK)
 
 
 def best_shape(specs: Sequence[ClipSpec], seconds: float, size: tuple[int, int] | None) -> ClipSpec | None:

@@ -285,6 +285,11 @@ class Store:
     def __len__(self) -> int:
         return len(self.entries)
 
+    @property
+    def specs(self) -> frozenset[ClipSpec]:
+        """All shapes of clips."""
+        return frozenset(self._specs or (self.spec,))
+
     def spec_of(self, clip: int) -> ClipSpec:
         """The shape of one clip."""
         return self._specs[self._places[clip][0]] if self._specs else self.spec

@@ -84,6 +84,15 @@ def test_what_cannot_be_used_is_skipped_and_listed_and_the_rest_goes_on(folder, 
     assert LatentCache(tmp_path / "c").entries == cache.entries
 
 
+def test_lines_whose_files_are_missing_are_skipped_and_said_at_once(folder, caplog):
+    lines = [*MIXED[:1], ({"file": "gone.mp4"},), ({"file": "good.mp4", "reference": "lost.wav"},)]
+    with caplog.at_level(logging.WARNING):
+        source = open_source(folder(lines), SPEC)
+    assert [e.file for e in source.entries] == ["good.mp4"]
+    assert [one.reason.split()[0] for one in source.skipped] == ["gone.mp4", "lost.wav"]
+    assert "names 2 missing file(s): gone.mp4, lost.wav; the 2 line(s) with them are skipped" in caplog.text
+
+
 @pytest.mark.parametrize("pack", [False, True])
 def test_a_data_set_of_which_nothing_is_left_is_one_sentence_and_leaves_nothing(folder, codecs, tmp_path, pack):
     source = open_source(folder(MIXED[1:4]), SPEC)
