@@ -177,6 +177,11 @@ class ModelRun:
         check_fields(self, "config")
         if not self.stages:
             raise ValueError("config.stages has at least one stage")
+        if self.data.fps != self.model.fps:
+            raise ValueError(
+                f"data.fps {self.data.fps:g} and model.fps {self.model.fps:g} differ: the model puts both streams together "
+                f"at its own rate; set both alike, as in model: {{fps: {self.data.fps:g}}}"
+            )
         if self.lora is not None and any(stage.train for stage in self.stages):
             raise ValueError("stage.train is for a model's own weights; what a LoRA changes is said by lora.targets")
         if self.lora is not None and self.init is None:

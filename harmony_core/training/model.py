@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -188,7 +189,7 @@ def start_model(config: ModelRun) -> Harmony:
         model.initialize(config.run.seed)
         return model
     start = load_checkpoint(config.init)
-    if start.config != config.model:
+    if replace(start.config, fps=config.model.fps) != config.model:  # weights know no rate: training at another teaches it
         raise ValueError(f"{config.init} is of another config than config.model; set config.model to that of the file")
     weights = {key: value for key, value in start.tensors.items() if not key.startswith(CODEC_PARTS)}
     plain = plain_tensors(weights, start.metadata, torch.float32)

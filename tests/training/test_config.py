@@ -137,7 +137,7 @@ def test_the_paper_s_numbers_are_in_its_config():
     assert joint.optimizer.lr == 1e-5 and joint.objective.mode == "synergy"
     assert (joint.objective.lambda_video, joint.objective.lambda_audio) == (0.1, 0.3)
     assert len({source.share for source in run.data.sources}) == 1 and len(run.data.sources) == 2
-    assert run.data.fps == 25.0
+    assert run.data.fps == run.model.fps == 25.0
 
 
 @pytest.mark.parametrize(
@@ -145,6 +145,11 @@ def test_the_paper_s_numbers_are_in_its_config():
     [
         ("    steps: 10", "    steps: 10\n    batch: 4\n    tokens: 100", r"stage\.batch and stage\.tokens both say"),
         ("    steps: 10", "    steps: 10\n    train: interaction", r"config\.stages\[0\]\.train is a list"),
+        (
+            "folder: data,",
+            "folder: data, fps: 25,",
+            r"data\.fps 25 and model\.fps 24 differ.*set both alike, as in model: {fps: 25}",
+        ),
         ("folder: data,", "sources: [{folder: a, share: 0}],", r"source\.share is positive"),
         ("folder: data,", "sources: [{folder: a, size: 3}],", r"config\.data\.sources\[0\] has unknown field\(s\) size"),
         (
