@@ -63,7 +63,7 @@ def _make_world(config: AnyRun) -> None:
     from ..world.dataset import dataset, recipes
 
     data = config.data
-    if data.world is None or exists(Path(data.folder)):
+    if data.world is None or data.folder is None or exists(Path(data.folder)):
         return
 
     def pair(clip: WorldClip) -> tuple[Entry, Clip]:
@@ -102,11 +102,12 @@ def _train_model(config: ModelRun, world: World, *, resume: bool) -> Path:
 
     from ..runtime import Runtime
     from ..training.codec_files import codec_tensors, load_sound_codec, load_video_codec
-    from ..training.model import train_model
+    from ..training.model import check_parts, train_model
     from ..training.samples import sampler
     from ..weights.checkpoint import CodecConfigs
     from ..weights.trained import clip_metadata
 
+    check_parts(config)
     runtime = Runtime(device=config.run.device)
     sound = load_sound_codec(config.audio_codec, runtime, vocoder=config.vocoder)
     codecs = load_video_codec(config.video_codec, runtime), sound
@@ -129,11 +130,18 @@ def _packed(config: AnyRun, world: World) -> PackedClips:
     from ..training.data import PackedClips, open_source, pack_clips
     from ..training.store import INDEX
 
-    spec, folder, cache = config.data.spec(), Path(config.data.folder), Path(config.data.cache)
+    ((part, cache),) = config.data.parts()
+    spec, folder = config.data.spec(), Path(part.folder)
     if not is_file(folder / INDEX):
         if world.first and not exists(cache):
-            source = open_source(folder, spec)
-            pack_clips(source, cache, shard_clips=config.data.shard_clips, progress=ProgressLine("reading clips"))
+            source = open_source(folder, spec, segments=config.data.segments, stride=config.data.stride)
+            pack_clips(
+                source,
+                cache,
+                pictures=config.kind == "codecs-video",
+                shard_clips=config.data.shard_clips,
+                progress=ProgressLine("reading clips"),
+            )
         world.barrier()
         folder = cache
     packed = open_source(folder, spec)
@@ -148,21 +156,28 @@ def _cached(config: ModelRun, world: World, video_codec: VideoVAE, audio_codec: 
     from ..training.captions import check_captions, load_caption_encoder
     from ..training.data import open_source
 
-    data = config.data
-    text = config.text_encoder
-    if world.first and not exists(Path(data.cache)):
-        build_cache(
-            open_source(data.folder, data.spec(config.model)),
-            data.cache,
-            video_codec,
-            audio_codec,
-            captions=None if text is None else load_caption_encoder(text, config.model, config.run.device),
-            null_pairs=data.null_pairs,
-            shard_clips=data.shard_clips,
-            progress=ProgressLine("encoding clips"),
-        )
+    data, text = config.data, config.text_encoder
+    parts = [(Path(source.folder), folder) for source, folder in data.parts()]
+    missing = [(folder, made) for folder, made in parts if not exists(made)]
+    if world.first and missing:
+        specs = data.specs(config.model)
+        # All are opened first: what is wrong with a manifest is said before the hours of encoding.
+        sources = [open_source(f, specs[0], specs=specs, segments=data.segments, stride=data.stride) for f, _ in missing]
+        captions = None if text is None else load_caption_encoder(text, config.model, config.run.device)
+        for source, (folder, made) in zip(sources, missing, strict=True):
+            build_cache(
+                source,
+                made,
+                video_codec,
+                audio_codec,
+                captions=captions,
+                null_pairs=data.null_pairs,
+                sound_alone=any(stage.objective.streams == "audio" for stage in config.stages),
+                shard_clips=data.shard_clips,
+                progress=ProgressLine("encoding clips" if len(parts) == 1 else f"encoding clips of {folder.name}"),
+            )
     world.barrier()
-    cache = LatentCache(data.cache)
+    cache = LatentCache(*(made for _, made in parts))
     if cache.made_with != fingerprint(video_codec, audio_codec):
         raise ValueError(
             f"the latents in {named(data.cache)} were made with other codecs; remove the folder to make them again"

@@ -47,7 +47,8 @@ def sampler(config: ModelRun, cache: LatentCache, video_codec: VideoVAE, audio_c
     """
     spec, wanted = config.data.spec(config.model), config.samples
     impacts = config.data.world is not None
-    picked = pick(cache.entries, wanted.clips, impacts=impacts)
+    seen = [clip for clip in range(len(cache)) if cache.has_pictures(clip)] or list(range(len(cache)))
+    picked = [seen[n] for n in pick([cache.entries[clip] for clip in seen], wanted.clips, impacts=impacts)]
     folder = Path(config.run.output) / "samples"
 
     @torch.no_grad()
