@@ -71,6 +71,7 @@ def _make_world(config: AnyRun) -> None:
             audio_caption=clip.audio_caption,
             transcript=clip.transcript,
             speaker=clip.voice or None,
+            sound_source=clip.sound_source or None,
             null=clip.kind == "still",
         )
         voice = clip.reference_audio

@@ -215,9 +215,10 @@ class ObjectiveConfig:
         text_drop: probability that a clip's captions and transcript are left out.
         caption_drop: probability, for each of a clip's two captions by itself, that it alone is left out: people write one.
         first_frame: probability that a clip's first video latent is given.
-        reference: what the reference is cut from; a clip of which no other clip of the speaker is known gives its own.
+        reference: what the reference is cut from: ``same_clip``, the clip itself, is for training the audio branch alone;
+            ``same_speaker`` is another recording (see :meth:`.cache.LatentCache.reference`), and a clip without one has none.
         reference_seconds: shortest and longest reference.
-        no_reference: probability that a batch has no reference.
+        no_reference: probability that a clip's reference is left out.
         times: how times are drawn.
     """
 
@@ -244,6 +245,11 @@ class ObjectiveConfig:
             _at_least(getattr(self, name), 0, f"objective.{name}")
         if min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-6:
             raise ValueError(f"objective.shares are not negative and sum to 1, got {self.shares}")
+        if self.reference == "same_clip" and self.streams == "both":
+            raise ValueError(
+                "objective.reference: same_clip hands the model a part of what it is to make; it is for streams: audio, "
+                "use same_speaker or none here"
+            )
         shortest, longest = self.reference_seconds
         if not 0 < shortest <= longest:
             raise ValueError(f"objective.reference_seconds are a shortest and a longest length, got {self.reference_seconds}")

@@ -40,6 +40,7 @@ class Entry:
         transcript: what is spoken.
         reference: sound file of the same speaker or source, relative to the manifest.
         speaker: name of the speaker, by which clips find references among each other.
+        sound_source: likewise of sounds without a speaker: what makes them, such as rain or a violin.
         null: a still with silence.
     """
 
@@ -49,6 +50,7 @@ class Entry:
     transcript: str = ""
     reference: str | None = None
     speaker: str | None = None
+    sound_source: str | None = None
     null: bool = False
 
     def __post_init__(self) -> None:
