@@ -35,13 +35,11 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ValueError: something is wrong with the config, the data, the codecs or the run's folder.
     """
-    from ..runtime import usable_device
     from ..training.config import read_config
     from ..training.distributed import connected
 
     config = read_config(args.config)
-    usable_device(config.run.device, "the config's device")
-    with connected(config.run.device) as world:
+    with connected(config.run.device, timeout_minutes=config.run.timeout_minutes) as world:
         if world.first:
             _make_world(config)
         world.barrier()

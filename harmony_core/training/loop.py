@@ -17,12 +17,13 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from ..atomic import replacing
 from ..progress import Progress
 from .checkpoint import Checkpoints
 from .config import AnyRun, OptimizerConfig, RunConfig
-from .distributed import World, whole, wrap
+from .distributed import Weights, World, wrap
 from .ema import Ema
 from .muon import Muon, is_matrix
 from .plots import plot_log
@@ -76,11 +77,11 @@ class Hooks:
     """What else happens when a checkpoint has been written; on the first process, with the averaged weights.
 
     Attributes:
-        export: writes weights in the form in which they are used.
+        export: writes weights in the form in which they are used; it takes them one at a time.
         measure: gives numbers for the log, such as the sync of sampled clips.
     """
 
-    export: Callable[[Mapping[str, Tensor]], None]
+    export: Callable[[Weights], None]
     measure: Callable[[int, Mapping[str, Tensor]], Mapping[str, float]] | None = None
 
 
@@ -145,9 +146,8 @@ class _Trainer:
         self.output = Path(config.run.output)
         if config.run.threads:
             torch.set_num_threads(config.run.threads)
-        objective.to(config.run.device)
         network.requires_grad_(True)
-        self.objective = wrap(objective, world, config.run.sharding)
+        self.objective = wrap(objective, world, config.run.sharding, config.run.device)
         self.parameters: dict[str, nn.Parameter] = dict(network.named_parameters())
         self.ema = Ema(self.parameters, config.run.ema)
         self.checkpoints = Checkpoints(self.output / "checkpoints", world, keep=config.run.keep)
@@ -201,9 +201,7 @@ class _Trainer:
         """What :class:`Hooks` export, from the last checkpoint of a run that is done."""
         assert self.path is not None
         self.checkpoints.load(self.path, self._tensors(make_optimizer(self.parameters, phase.optimizer)))
-        weights = self.averaged()
-        if self.world.first:
-            self.hooks.export(weights)
+        self._export()
         self.world.barrier()
 
     def _step(self, phase: Phase, optimizer: torch.optim.Optimizer, step: int, lr: float) -> dict[str, float]:
@@ -237,16 +235,23 @@ class _Trainer:
             tensors |= {f"optimizer.{name}.{key}": value for key, value in optimizer.state[parameter].items()}
         return tensors
 
-    def averaged(self) -> dict[str, Tensor]:
-        """The network's state with averaged weights, whole; all processes call it."""
-        return whole({**self.network.state_dict(), **self.ema.weights})
+    def averaged(self) -> Weights:
+        """The network's state with averaged weights."""
+        return Weights({**self.network.state_dict(), **self.ema.weights}, self.world)
 
-    def _save(self, step: int, optimizer: torch.optim.Optimizer) -> None:
-        self.checkpoints.save(step, self._tensors(optimizer))
+    def _export(self) -> None:
         weights = self.averaged()
         if self.world.first:
             self.hooks.export(weights)
-            if self.hooks.measure is not None:
+        else:
+            weights.hand_over()
+
+    def _save(self, step: int, optimizer: torch.optim.Optimizer) -> None:
+        self.checkpoints.save(step, self._tensors(optimizer))
+        self._export()
+        if self.hooks.measure is not None:
+            weights = self.averaged().whole()
+            if self.world.first:
                 self._log({"step": step, "measured": dict(self.hooks.measure(step, weights))})
         self._plot()
         self.world.barrier()
@@ -303,16 +308,19 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     if last:
         log.warning("%s ends in a line without end; it is left out", path)
     try:
-        return [json.loads(line) for line in lines]
-    except json.JSONDecodeError as error:
+        read = [json.loads(line) for line in lines]
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}; remove it to resume") from error
+    if not all(isinstance(line, dict) and type(line.get("step")) is int for line in read):
+        raise ValueError(f"{path} is damaged: a line of it has no step; remove it to resume")
+    return read
 
 
 def _clip(parameters: Any, limit: float) -> float:
     """Scale the gradients to a norm of at most ``limit``; returns the norm they had."""
     gradients = [p for p in parameters if p.grad is not None]
     norm = nn.utils.clip_grad_norm_(gradients, limit or math.inf)
-    return float(whole({"norm": norm})["norm"])
+    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
 
 def _check(values: Mapping[str, float], step: int, names: Sequence[str]) -> None:

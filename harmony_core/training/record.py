@@ -12,7 +12,7 @@ from ..records import to_record
 from .config import AnyRun
 
 CONFIG = "config.json"
-FREE = {"run.output", "run.save_every", "run.keep", "run.threads", "run.device"}
+FREE = {"run.output", "run.save_every", "run.keep", "run.threads", "run.device", "run.sharding", "run.timeout_minutes"}
 """Fields that do not change what is learned."""
 
 
@@ -37,11 +37,11 @@ def check_same(config: AnyRun, output: Path) -> None:
         ValueError: there is no run, or fields that matter differ; they are named.
     """
     path = output / CONFIG
+    if not path.is_file():  # a pipe would be waited for
+        raise ValueError(f"there is no run to resume in {output}")
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ValueError(f"there is no run to resume in {output}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     now = json.loads(json.dumps(to_record(config)))
     differing = sorted(set(_differences(before, now, "")) - FREE)

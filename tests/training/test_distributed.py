@@ -88,7 +88,7 @@ def test_two_processes_with_parts_of_the_weights_equal_one_and_resume_as_two_or_
     file, last = tmp_path / "two" / "model.safetensors", tmp_path / "two" / "checkpoints" / "step-00000004"
     assert largest_difference(expected, load_file(file)) <= 1e-5
     same_log(tmp_path / "one", tmp_path / "two")
-    assert len(list(last.glob("*.distcp"))) == 2
+    assert len(list(last.glob("state-*-of-00002.safetensors"))) == 2
     shutil.rmtree(last)
     train_model(two, cache, resume=True)
     assert largest_difference(expected, load_file(file)) <= 1e-5
