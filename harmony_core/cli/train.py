@@ -40,9 +40,7 @@ def run(args: argparse.Namespace) -> None:
 
     config = read_config(args.config)
     with connected(config.run.device, timeout_minutes=config.run.timeout_minutes) as world:
-        if world.first:
-            _make_world(config)
-        world.barrier()
+        _make_world(config, world)
         if config.kind == "model":
             path = _train_model(config, world, resume=args.resume)
         else:
@@ -51,15 +49,15 @@ def run(args: argparse.Namespace) -> None:
             print(f"wrote {path}")
 
 
-def _make_world(config: AnyRun) -> None:
-    """The data set of small-world clips that the config describes, if it is not there."""
+def _make_world(config: AnyRun, world: World) -> None:
+    """The data set of small-world clips that the config describes, if it is not there; each process makes a part of it."""
     from ..training.data import Clip, pack
     from ..training.store import Entry
     from ..world.clip import KINDS, WorldClip, clip_spec
     from ..world.dataset import dataset, recipes
 
     data = config.data
-    if data.world is None or Path(data.folder).exists():
+    if data.world is None or world.all(Path(data.folder).exists())[0]:
         return
 
     def pair(clip: WorldClip) -> tuple[Entry, Clip]:
@@ -77,9 +75,16 @@ def _make_world(config: AnyRun) -> None:
 
     mix = dict(zip(KINDS, data.world.mix, strict=True))
     wanted = recipes(data.world.clips, first_seed=data.world.first_seed, mix=mix, split=data.world.split)
-    clips = map(pair, dataset(wanted))
-    line = ProgressLine("making clips")
-    pack(clips, clip_spec(data.world.split), data.folder, total=len(wanted), shard_clips=data.shard_clips, progress=line)
+    begin, end = world.rows(len(wanted))
+    pack(
+        map(pair, dataset(wanted[begin:end])),
+        clip_spec(data.world.split),
+        data.folder,
+        total=end - begin,
+        shard_clips=data.shard_clips,
+        world=world,
+        progress=ProgressLine("making clips", shown=world.first),
+    )
 
 
 def _train_codec(config: AnyRun, world: World, *, resume: bool) -> Path:
@@ -121,16 +126,15 @@ def _train_model(config: ModelRun, world: World, *, resume: bool) -> Path:
 
 
 def _packed(config: AnyRun, world: World) -> PackedClips:
-    """Packed clips: the data set itself, or made of it once, by the first process."""
+    """Packed clips: the data set itself, or made of it once, by all processes."""
     from ..training.data import PackedClips, open_source, pack_clips
     from ..training.store import INDEX
 
     spec, folder, cache = config.data.spec(), Path(config.data.folder), Path(config.data.cache)
     if not (folder / INDEX).is_file():
-        if world.first and not cache.exists():
-            source = open_source(folder, spec)
-            pack_clips(source, cache, shard_clips=config.data.shard_clips, progress=ProgressLine("reading clips"))
-        world.barrier()
+        if not world.all(cache.exists())[0]:
+            source, line = open_source(folder, spec), ProgressLine("reading clips", shown=world.first)
+            pack_clips(source, cache, shard_clips=config.data.shard_clips, world=world, progress=line)
         folder = cache
     packed = open_source(folder, spec)
     if not isinstance(packed, PackedClips):
@@ -139,14 +143,14 @@ def _packed(config: AnyRun, world: World) -> PackedClips:
 
 
 def _cached(config: ModelRun, world: World, video_codec: VideoVAE, audio_codec: AudioCodec) -> LatentCache:
-    """Latents of the data set, and captions where the model has no encoder for them, made once, by the first process."""
+    """Latents of the data set, and captions where the model has no encoder for them, made once, by all processes."""
     from ..training.cache import LatentCache, build_cache, fingerprint
     from ..training.captions import check_captions, load_caption_encoder
     from ..training.data import open_source
 
     data = config.data
     text = config.text_encoder
-    if world.first and not Path(data.cache).exists():
+    if not world.all(Path(data.cache).exists())[0]:
         build_cache(
             open_source(data.folder, data.spec(config.model)),
             data.cache,
@@ -155,9 +159,9 @@ def _cached(config: ModelRun, world: World, video_codec: VideoVAE, audio_codec: 
             captions=None if text is None else load_caption_encoder(text, config.model, config.run.device),
             null_pairs=data.null_pairs,
             shard_clips=data.shard_clips,
-            progress=ProgressLine("encoding clips"),
+            world=world,
+            progress=ProgressLine("encoding clips", shown=world.first),
         )
-    world.barrier()
     cache = LatentCache(data.cache)
     if cache.made_with != fingerprint(video_codec, audio_codec):
         raise ValueError(f"the latents in {data.cache} were made with other codecs; remove the folder to make them again")

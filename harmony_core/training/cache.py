@@ -19,6 +19,7 @@ from ..codecs.video_vae import VideoVAE
 from ..progress import Progress
 from ..types import AV, Audio
 from .data import Clip, Source
+from .distributed import World
 from .store import Entry, Store, writing
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def build_cache(
     captions: CaptionEncoder | None = None,
     null_pairs: float = 0.0,
     shard_clips: int = 256,
+    world: World | None = None,
     progress: Progress | None = None,
 ) -> LatentCache:
     """Encode a data set.
@@ -102,7 +104,8 @@ def build_cache(
             even grey (SyncCFG's still where no picture is given), their captions and references kept, as in SyncCFG's anchors,
             their transcript left out.
         shard_clips: clips a shard holds.
-        progress: called after each clip.
+        world: the processes, all of which call this, and each encodes its part; this one alone by default.
+        progress: called after each clip of this process's part.
 
     Raises:
         ValueError: the folder is there already or cannot be written, or a clip cannot be read or its captions encoded.
@@ -114,7 +117,8 @@ def build_cache(
     nulls = round(null_pairs * len(entries))
     # Evenly over the data set, so that every kind of clip has its stills.
     stills = [int(n * len(entries) / nulls) for n in range(nulls)]
-    total = len(entries) + nulls
+    world = world or World()
+    begin, end = world.rows(len(entries) + nulls)
 
     def encoded(place: int) -> _Encoded:
         index = place if place < len(entries) else stills[place - len(entries)]
@@ -128,17 +132,19 @@ def build_cache(
 
     made_with, told_by = fingerprint(video_codec, audio_codec), None if captions is None else captions.made
     with (
-        writing(folder, kind="latents", spec=spec, made_with=made_with, captions=told_by, shard_clips=shard_clips) as writer,
-        ThreadPoolExecutor(_workers(video_codec)) as pool,
+        writing(
+            folder, kind="latents", spec=spec, made_with=made_with, captions=told_by, shard_clips=shard_clips, world=world
+        ) as writer,
+        ThreadPoolExecutor(_workers(video_codec, world.size)) as pool,
     ):
         try:
-            for done, (entry, row, loose) in enumerate(pool.map(encoded, range(total)), 1):
+            for done, (entry, row, loose) in enumerate(pool.map(encoded, range(begin, end)), 1):
                 _check_finite(entry, row)
                 # One after the other: a tokenizer is not for several threads.
                 told = {} if captions is None else captions.tokens(entry, first=done == 1)
                 writer.add(entry, row, {**loose, **told})
                 if progress is not None:
-                    progress(done, total)
+                    progress(done, end - begin)
         except BaseException:  # or the pool would finish what nobody waits for
             pool.shutdown(cancel_futures=True)
             raise
@@ -151,11 +157,11 @@ def _check_finite(entry: Entry, row: Mapping[str, Tensor]) -> None:
         raise ValueError(f"the {bad[0]} latents of clip {entry.file} are not finite; look at the codec")
 
 
-def _workers(codec: nn.Module) -> int:
+def _workers(codec: nn.Module, processes: int) -> int:
     """Clips encoded at once: on a CPU as many as there are cores for, since one clip alone seldom fills several."""
     if next(codec.parameters()).device.type != "cpu":
         return 1
-    return max(1, (os.cpu_count() or 1) // torch.get_num_threads())
+    return max(1, (os.cpu_count() or 1) // (torch.get_num_threads() * processes))
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ from ..geometry import ClipSpec
 from ..media import read_audio, read_clip, to_mono
 from ..progress import Progress
 from ..records import from_record
+from .distributed import World
 from .store import INDEX, Entry, Store, same_shape, writing
 
 MANIFEST = "manifest.jsonl"
@@ -129,10 +130,18 @@ def open_source(folder: str | Path, spec: ClipSpec) -> Source:
     return packed
 
 
-def pack_clips(source: Source, folder: str | Path, *, shard_clips: int = 256, progress: Progress | None = None) -> PackedClips:
+def pack_clips(
+    source: Source,
+    folder: str | Path,
+    *,
+    shard_clips: int = 256,
+    world: World | None = None,
+    progress: Progress | None = None,
+) -> PackedClips:
     """Keep a data set's clips as 8-bit pictures and 16-bit sound, for quick reading in any order; see :func:`pack`."""
-    clips = ((entry, source.clip(index)) for index, entry in enumerate(source.entries))
-    return pack(clips, source.spec, folder, total=len(source.entries), shard_clips=shard_clips, progress=progress)
+    begin, end = (world or World()).rows(len(source.entries))
+    clips = ((source.entries[index], source.clip(index)) for index in range(begin, end))
+    return pack(clips, source.spec, folder, total=end - begin, shard_clips=shard_clips, world=world, progress=progress)
 
 
 def pack(
@@ -142,22 +151,24 @@ def pack(
     *,
     total: int,
     shard_clips: int = 256,
+    world: World | None = None,
     progress: Progress | None = None,
 ) -> PackedClips:
     """Pack clips as they come.
 
     Args:
-        clips: what is said about each, and it.
+        clips: what is said about each, and it; of several processes each has a part of them.
         spec: their shape.
         folder: to make.
         total: how many, for ``progress``.
         shard_clips: clips a shard holds.
+        world: the processes, all of which call this; this one alone by default.
         progress: called after each clip.
 
     Raises:
         ValueError: the folder is there already or cannot be written, or a clip cannot be read or is of another shape.
     """
-    with writing(Path(folder), kind="clips", spec=spec, shard_clips=shard_clips) as writer:
+    with writing(Path(folder), kind="clips", spec=spec, shard_clips=shard_clips, world=world) as writer:
         for done, (entry, clip) in enumerate(clips, 1):
             if clip.frames.shape != (3, spec.frames, spec.height, spec.width) or clip.wave.shape != (spec.samples,):
                 found = f"{tuple(clip.frames.shape)} and {tuple(clip.wave.shape)}"

@@ -23,9 +23,11 @@ from torch import Tensor
 
 from ..geometry import ClipSpec
 from ..records import check_fields, from_record, to_record
+from .distributed import World
 
 FORMAT = "1"
 INDEX = "index.json"
+_EMPTY = "a data set has at least one clip, got none"
 Kind = Literal["clips", "latents"]
 
 
@@ -122,11 +124,11 @@ class Writer:
         if len(self._rows) == self._shard_clips:
             self._flush()
 
-    def finish(self) -> None:
-        """Write what is left, and the index."""
+    def finish(self, *, part: bool = False) -> None:
+        """Write what is left, and the index; a part of a data set may be empty."""
         self._flush()
-        if not self._entries:
-            raise ValueError("a data set has at least one clip, got none")
+        if not (self._entries or part):
+            raise ValueError(_EMPTY)
         index = _Index(
             format=FORMAT,
             kind=self._kind,
@@ -160,8 +162,11 @@ def writing(
     made_with: str = "",
     captions: Captions | None = None,
     shard_clips: int = 256,
+    world: World | None = None,
 ) -> Iterator[Writer]:
     """Write a folder of clips, whole or not at all.
+
+    Several processes each write the clips they have; the folder then holds those of the first one, those of the second, ...
 
     Args:
         folder: to make.
@@ -170,23 +175,65 @@ def writing(
         made_with: what the tensors depend on besides the clips, such as the codecs' fingerprint.
         captions: how captions among the loose tensors were encoded.
         shard_clips: clips a shard holds.
+        world: the processes, all of which call this; this one alone by default.
 
     Raises:
         ValueError: the folder is there already or cannot be written, or there was no clip.
     """
-    if folder.exists():
+    world = world or World()
+    if any(world.all(folder.exists())):
         raise ValueError(f"{folder} is there already; remove it or name another folder")
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    temporary = folder.with_name(f".{folder.name}.{world.all(uuid.uuid4().hex)[0]}")
+    parts = [temporary / f"part-{rank:05d}" for rank in range(world.size)]
+
+    def finish() -> None:
+        with _saying(folder):
+            writer.finish(part=True)
+
+    def join() -> None:
+        if world.first:
+            with _saying(folder):
+                _join(parts, temporary / "whole", kind, folder)
+
     try:
-        temporary.mkdir(parents=True)
-        writer = Writer(temporary, kind=kind, spec=spec, made_with=made_with, captions=captions, shard_clips=shard_clips)
-        yield writer
-        writer.finish()
-        temporary.rename(folder)
+        with _saying(folder):
+            parts[world.rank].mkdir(parents=True)
+            writer = Writer(
+                parts[world.rank], kind=kind, spec=spec, made_with=made_with, captions=captions, shard_clips=shard_clips
+            )
+            yield writer
+        world.attempt(finish)
+        world.attempt(join)
+    finally:
+        if world.first:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _saying(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ValueError(f"cannot write {folder}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _join(parts: Sequence[Path], whole: Path, kind: Kind, folder: Path) -> None:
+    """Make one folder of those that several processes wrote."""
+    indices = [_read_index(part, kind) for part in parts]
+    shards = [part / name for part, index in zip(parts, indices, strict=True) for name in index.shards]
+    if not shards:
+        raise ValueError(_EMPTY)
+    whole.mkdir()
+    for number, shard in enumerate(shards):
+        shard.rename(whole / _shard(number))
+    index = dataclasses.replace(
+        indices[0],
+        shards=tuple(_shard(number) for number in range(len(shards))),
+        counts=tuple(count for index in indices for count in index.counts),
+        entries=tuple(entry for index in indices for entry in index.entries),
+    )
+    (whole / INDEX).write_text(json.dumps(to_record(index)), encoding="utf-8")
+    whole.rename(folder)
 
 
 class Store:
