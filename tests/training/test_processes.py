@@ -4,9 +4,11 @@ import signal
 import time
 
 import pytest
+import torch
 from processes import begin, results, together, written
 
 from harmony_core.training.config import RunConfig
+from harmony_core.training.distributed import connected
 
 WAITING = """
     import os, signal, sys, time, torch
@@ -97,16 +99,15 @@ def test_a_process_takes_its_own_gpu_before_anything_touches_one(tmp_path):
     assert out.splitlines() == ["['set_device 1']"]
 
 
-def test_a_gpu_by_number_is_refused_for_several_processes(tmp_path):
-    program = """
-        from harmony_core.training.distributed import connected
-        import os
-        os.environ["WORLD_SIZE"] = "2"
-        try:
-            with connected("cuda:0"):
-                pass
-        except ValueError as error:
-            print(error)
-    """
-    ((_, out, _),) = results(begin(written(tmp_path, program), [], [0]))
-    assert "leave its number out" in out
+def test_a_gpu_by_number_is_refused_for_several_processes(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="leave its number out: cuda, got cuda:0"), connected("cuda:0"):
+        pass
+
+
+def test_a_process_without_a_gpu_of_its_own_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match=r"run\.device: process 1 of this machine has no GPU of its own"), connected("cuda"):
+        pass
