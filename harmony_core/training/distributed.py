@@ -31,6 +31,9 @@ from ..runtime import usable_device
 
 TIMEOUT_MINUTES = 60.0
 """How long processes wait for each other: longer than anything the first one does alone."""
+GATHERED = (nn.Linear, nn.Conv1d)
+"""Layers whose weights ``fsdp`` gathers one by one: nearly all there are, and nothing but their own call uses them. Those of
+other convolutions are used outside of them too, in :mod:`..codecs.video_kernels`."""
 
 
 @dataclass(frozen=True)
@@ -205,9 +208,9 @@ def wrap(objective: nn.Module, world: World, sharding: Literal["ddp", "fsdp"], d
         return DistributedDataParallel(objective.to(device), find_unused_parameters=True)
     # Layers and not blocks: a block is called by its steps, and some of its layers from outside of them. All processes come
     # to the layers in one order, or they would take each other's weights for their own: see docs/decisions/0004.
-    for layer in [module for module in objective.modules() if isinstance(module, nn.Linear)]:
+    for layer in [module for module in objective.modules() if isinstance(module, GATHERED)]:
         fully_shard(layer, mesh=world.mesh)
-    fully_shard(objective, mesh=world.mesh)  # what is in no such layer: norms, modulations, embeddings
+    fully_shard(objective, mesh=world.mesh)  # what is in no such layer: norms, modulations, tables
     return objective
 
 

@@ -148,6 +148,8 @@ class _Trainer:
             torch.set_num_threads(config.run.threads)
         network.requires_grad_(True)
         self.objective = wrap(objective, world, config.run.sharding, config.run.device)
+        # Autocast would keep every layer's weights whole in half precision until the pass ends.
+        self.in_parts = world.size > 1 and config.run.sharding == "fsdp"
         self.parameters: dict[str, nn.Parameter] = dict(network.named_parameters())
         self.ema = Ema(self.parameters, config.run.ema)
         self.checkpoints = Checkpoints(self.output / "checkpoints", world, keep=config.run.keep)
@@ -212,7 +214,9 @@ class _Trainer:
         optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
         for index in range(parts):
-            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=self.run_config.bfloat16):
+            with torch.autocast(
+                torch.device(device).type, torch.bfloat16, enabled=self.run_config.bfloat16, cache_enabled=not self.in_parts
+            ):
                 losses = self.objective(mine.part(index, parts).to(device))
             (losses["loss"] / parts).backward()
             for name, value in losses.items():

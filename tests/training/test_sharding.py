@@ -24,7 +24,7 @@ GRADIENTS = """
     torch.set_num_threads(1)
     B = 4
     CONFIG = HarmonyConfig(
-        video=small_branch(48, (1, 1, 1), text_len=12), audio=small_branch(20, (1,), text_len=12),
+        video=small_branch(48, (1, 1, 1), text_len=12), audio=small_branch(20, (1,), text_len=12, embedding="conv_mlp"),
         interaction=InteractionConfig(kind=sys.argv[1], style_tokens=2, reference_gap=4),
         speech=SymbolEncoderConfig(symbols=" abcdefghijklmnopqrstuvwxyz", length=8, dim=16, blocks=1),
         caption=SymbolEncoderConfig(length=12, dim=16, blocks=1), grid=Grid(patch=1),
@@ -73,8 +73,8 @@ GRADIENTS = """
             one(batch(mode))["loss"].backward()
             want = gradients(one)
             parts = wrap(objective(checkpointing, lora), world, "fsdp")
-            linear = [m for m in parts.modules() if isinstance(m, nn.Linear)]
-            assert all(isinstance(m.weight, DTensor) for m in linear)
+            layers = [m for m in parts.modules() if isinstance(m, nn.Linear | nn.Conv1d)]
+            assert all(isinstance(m.weight, DTensor) and hasattr(m, "unshard") for m in layers)
             parts(batch(mode).part(world.rank, world.size))["loss"].backward()
             got = gradients(parts)
             assert want.keys() == got.keys()
@@ -109,3 +109,34 @@ def test_gradients_are_those_of_one_process_whatever_the_order_of_sets(tmp_path,
 def test_so_are_those_of_other_interactions(tmp_path, kind):
     errors = largest_errors(tmp_path, kind, SEEDS[0], ("synergy checkpointing", "v2a"))
     assert max(errors.values()) <= 1e-6, errors
+
+
+HELD = """
+    import json, torch
+    from live_bytes import highest_allocated
+    from harmony_core.training.distributed import connected, wrap
+    from torch.distributed.fsdp import fully_shard
+    from torch import nn
+    torch.set_num_threads(1)
+
+    def step(module):
+        x = module(torch.ones(2, 256))
+        x.square().mean().backward()
+
+    def model():
+        return nn.Sequential(*(nn.Linear(256, 256) for _ in range(16)))
+
+    with connected("cpu") as world:
+        weights = sum(4 * p.numel() for p in model().parameters())
+        layers, whole = wrap(model(), world, "fsdp"), fully_shard(model(), mesh=world.mesh)
+        step(layers), step(whole)  # what is made once
+        print(json.dumps([highest_allocated(lambda: step(one)) / weights for one in (layers, whole)]))
+"""
+
+
+def test_no_process_ever_holds_all_weights(tmp_path):
+    """Half of the gradients and a few layers at a time, where one group of all layers takes the weights and gradients."""
+    for out in together(written(tmp_path, HELD)):
+        layers, whole = json.loads(out)
+        assert layers < 0.9
+        assert whole > 1.5
