@@ -14,6 +14,7 @@ from ..config import HarmonyConfig
 from ..encoders.symbols import to_symbols
 from ..models.harmony import Harmony
 from ..progress import Progress
+from ..runtime import Runtime
 from ..weights.checkpoint import CODEC_PARTS, CodecConfigs, checkpoint_metadata, load_checkpoint
 from ..weights.files import load_into
 from ..weights.lora import FittedLora, merge_loras, save_lora
@@ -129,10 +130,11 @@ def start_model(config: ModelRun) -> Harmony:
     Raises:
         ValueError: ``config.init`` is no checkpoint of this config.
     """
-    model = Harmony(config.model)
     if config.init is None:
+        model = Harmony(config.model)
         model.initialize(config.run.seed)
         return model
+    model = Harmony(config.model, Runtime(device="meta"))  # its weights are those of the file
     start = load_checkpoint(config.init)
     if start.config != config.model:
         raise ValueError(f"{config.init} is of another config than config.model; set config.model to that of the file")

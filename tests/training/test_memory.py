@@ -46,7 +46,8 @@ def step(model: Harmony) -> None:
     none = torch.zeros(1, dtype=torch.bool)
     batch = Batch(
         names=("a",), objective=ObjectiveConfig(mode="joint"), driver=None, data=data, noise=data,
-        times=AV.both(torch.zeros(1)), first=none, captions=AV.both(torch.zeros(1, 12, dtype=torch.long)), untold=AV(None, None),
+        times=AV.both(torch.zeros(1)), first=none,
+        captions=AV.both(torch.zeros(1, 12, dtype=torch.long)), untold=AV(None, None),
         transcript=torch.zeros(1, 8, dtype=torch.long), dropped=none, reference=torch.zeros(1, 20, PREFIX), has_reference=None,
     )  # fmt: skip
     with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
