@@ -10,13 +10,15 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .geometry import Grid
+from .geometry import Grid, check_fps
 from .layers.rope import split_channels
-from .records import check_fields, from_record, to_record
+from .records import check_fields, check_most, from_record, to_record
+from .shown import shown
 
 FORMAT_VERSION = "1"
 CONFIG_KEY = "harmony.config"
 FORMAT_KEY = "harmony.format"
+_MOST_SYMBOLS = 1 << 16
 
 InteractionKind = Literal["frame_wise", "global", "cmc_pe", "fused", "none"]
 Positions = Literal["exact", "paper", "index"]
@@ -28,7 +30,7 @@ def _check(config: Any, where: str) -> None:
     for name, value in vars(config).items():
         numbers = value if isinstance(value, tuple) else (value,)
         if any(isinstance(n, int | float) and not isinstance(n, bool) and not n > 0 for n in numbers):
-            raise ValueError(f"{where}.{name} is positive, got {value}")
+            raise ValueError(f"{where}.{name} is positive, got {shown(value)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,8 @@ class BranchConfig:
 
     def __post_init__(self) -> None:
         _check(self, "branch")
+        check_most(self, "branch", layers=256, heads=1024, channels=4096, patch=64, dim=1 << 16, ffn=1 << 20, freq_dim=1 << 16)
+        check_most(self, "branch", text_dim=1 << 16, text_len=1 << 16, rope_axes=1 << 16)
         if self.dim % self.heads:
             raise ValueError(f"branch.dim {self.dim} is not a multiple of {self.heads} heads")
         if len(self.patch) not in {1, 3} or self.patch[0] != 1:
@@ -114,6 +118,7 @@ class InteractionConfig:
         check_fields(self, "interaction")
         if self.window < 0 or self.style_tokens < 0 or self.reference_gap < 0:
             raise ValueError("interaction.window, style_tokens and reference_gap are not negative")
+        check_most(self, "interaction", window=1024, style_tokens=4096, reference_gap=1 << 16)
         if self.style_tokens and not self.style:
             raise ValueError("interaction.style_tokens stand for a reference in style alignment; they need interaction.style")
 
@@ -141,6 +146,9 @@ class SymbolEncoderConfig:
 
     def __post_init__(self) -> None:
         _check(self, "encoder")
+        check_most(self, "encoder", length=1 << 16, dim=1 << 16, blocks=256, kernel=1023, expansion=64)
+        if len(self.symbols) > _MOST_SYMBOLS:
+            raise ValueError(f"encoder.symbols lists at most {_MOST_SYMBOLS:,} symbols, got {len(self.symbols):,}")
         if self.dim % 2 or not self.kernel % 2:
             raise ValueError(f"encoder.dim is even and encoder.kernel odd, got {self.dim} and {self.kernel}")
         if len(set(self.symbols)) != len(self.symbols):
@@ -202,8 +210,7 @@ class HarmonyConfig:
             raise ValueError(f"captions of {self.caption.length} tokens do not fit the branches' text_len")
         if self.one_prompt and (self.speech or self.caption or self.interaction.style):
             raise ValueError(f"prompt {self.prompt} is encoded by umT5 alone: leave speech, caption and interaction.style out")
-        if not self.fps > 0:
-            raise ValueError(f"fps is a positive number, got {self.fps}")
+        check_fps(self.fps)
 
     @property
     def one_prompt(self) -> bool:
@@ -232,10 +239,11 @@ class HarmonyConfig:
         if FORMAT_KEY not in metadata or CONFIG_KEY not in metadata:
             raise ValueError(f"this is no Harmony checkpoint: its metadata has no {FORMAT_KEY} and {CONFIG_KEY}")
         if metadata[FORMAT_KEY] != FORMAT_VERSION:
-            raise ValueError(f"{FORMAT_KEY} is {metadata[FORMAT_KEY]!r}, this version of the software reads {FORMAT_VERSION!r}")
+            given = shown(repr(metadata[FORMAT_KEY]), 40)
+            raise ValueError(f"{FORMAT_KEY} is {given}, this version of the software reads {FORMAT_VERSION!r}")
         try:
             record = json.loads(metadata[CONFIG_KEY])
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # of numbers of thousands of digits it is no JSONDecodeError
             raise ValueError(f"{CONFIG_KEY} in the metadata is no JSON: {error}") from error
         return from_record(cls, record, CONFIG_KEY)
 

@@ -15,9 +15,25 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .records import check_fields
+from .records import check_fields, check_most
 
 TimeMap = Literal["exact", "paper"]
+
+MOST_FRAMES, LONGEST_SIDE = 1_000_000, 1 << 17
+"""Of a clip: far beyond what anybody makes, and near enough that every length computed of them is a number."""
+FPS = 1e-3, 1e3
+"""Lowest and highest frame rate."""
+
+
+def check_fps(fps: float) -> None:
+    """Refuse a frame rate of no clip.
+
+    Raises:
+        ValueError: it is not in :data:`FPS`.
+    """
+    low, high = FPS
+    if not low <= fps <= high:  # a NaN is not
+        raise ValueError(f"fps is a positive number from {low:g} to {high:g}, got {fps:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +63,8 @@ class Grid:
         for name, value in vars(self).items():
             if value < 1:
                 raise ValueError(f"grid.{name} is at least 1, got {value}")
+        check_most(self, "grid", video_channels=4096, audio_channels=4096, frame_stride=64, pixel_stride=1024, patch=64)
+        check_most(self, "grid", sample_rate=768_000, hop=1 << 20)
 
     @property
     def size_multiple(self) -> int:
@@ -90,8 +108,8 @@ class ClipSpec:
 
     def __post_init__(self) -> None:
         check_fields(self, "clip")
-        if not (math.isfinite(self.fps) and self.fps > 0):
-            raise ValueError(f"fps is a positive number, got {self.fps}")
+        check_fps(self.fps)
+        check_most(self, "clip", frames=MOST_FRAMES, height=LONGEST_SIDE, width=LONGEST_SIDE)
         stride = self.grid.frame_stride
         if self.frames < 1 or (self.frames - 1) % stride:
             raise ValueError(
@@ -128,8 +146,9 @@ class ClipSpec:
         grid = grid or Grid()
         if not (math.isfinite(seconds) and seconds > 0):
             raise ValueError(f"a duration is a positive number of seconds, got {seconds}")
-        if not (math.isfinite(fps) and fps > 0):
-            raise ValueError(f"fps is a positive number, got {fps}")
+        check_fps(fps)
+        if seconds * fps > MOST_FRAMES:
+            raise ValueError(f"a clip has at most {MOST_FRAMES:,} frames, got {seconds:g} s at {fps:g} fps")
         steps = max(0, round((seconds * fps - 1) / grid.frame_stride))
         return cls(frames=1 + steps * grid.frame_stride, height=height, width=width, fps=fps, grid=grid)
 

@@ -10,7 +10,6 @@ At scale 1 a guide does nothing and costs nothing; with a single guide this is t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -22,6 +21,9 @@ from .types import AV, Modality
 
 Company = Literal["joint", "mute", "cut"]
 SyncText = Literal["same", "null", "additive"]
+
+
+LARGEST_SCALE = 1000.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +66,10 @@ class Guide:
 
     def __post_init__(self) -> None:
         for m in Modality:
-            if not (math.isfinite(self.scale[m]) and self.scale[m] >= 0):
-                raise ValueError(f"a guidance scale is a number from 0 up, got {self.scale[m]} for {m.value}")
+            if not 0 <= self.scale[m] <= LARGEST_SCALE:  # a NaN is not
+                raise ValueError(
+                    f"a guidance scale is a number from 0 up to {LARGEST_SCALE:g}, got {self.scale[m]} for {m.value}"
+                )
         if not 0 <= self.end <= self.start <= 1:
             raise ValueError(f"guidance acts from a sigma of start down to end, in [0, 1], got {self.start} to {self.end}")
 

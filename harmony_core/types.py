@@ -69,10 +69,12 @@ class Audio:
     Attributes:
         waveform: (B, C, samples), float, in [-1, 1].
         sample_rate: samples per second.
+        layout: FFmpeg's name of where the channels are heard, such as ``quad`` or ``2.1``; None is the usual one of so many.
     """
 
     waveform: Tensor
     sample_rate: int
+    layout: str | None = None
 
     def __post_init__(self) -> None:
         if self.waveform.ndim != 3:

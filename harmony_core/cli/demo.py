@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..inputs import named
+from .numbers import LARGEST_SEED, check_threads, check_whole
+
 if TYPE_CHECKING:
     from ..geometry import ClipSpec
     from ..pipeline import Clip, Request
@@ -55,6 +58,7 @@ def run(args: argparse.Namespace) -> None:
     """
     import torch
 
+    from ..flow import MOST_STEPS
     from ..guidance import sync_guidance
     from ..pipeline import Pipeline, Schedule, generate
     from ..types import AV
@@ -64,8 +68,9 @@ def run(args: argparse.Namespace) -> None:
     from .clip_files import ClipFiles, write_clip
     from .progress_line import ProgressLine
 
-    if args.steps < 1 or not 0 <= args.seed < 1 << 62 or (args.threads is not None and args.threads < 1):
-        raise ValueError("--steps and --threads are whole numbers from 1 on, --seed one from 0 on")
+    check_whole("steps", args.steps, 1, MOST_STEPS)
+    check_whole("seed", args.seed, 0, LARGEST_SEED - 1)
+    check_threads(args.threads)
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     pipeline, judging = Pipeline.load(resolve("harmony-tiny")), Judges.load(judges())
@@ -74,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"cannot make the folder {args.out}: {error.strerror or error}") from error
+        raise ValueError(f"cannot make the folder {named(args.out)}: {error.strerror or error}") from error
     began = time.monotonic()
     for example in wanted:
         guidance = None if example.request.drive is not None else sync_guidance(AV(*example.sync))

@@ -19,7 +19,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..atomic import replacing
+from ..atomic import check_target, replacing
+from ..inputs import is_dir, named
+from .numbers import LARGEST_SEED, check_threads, check_whole
 
 if TYPE_CHECKING:
     from ..bench.world.plan import Plan
@@ -32,6 +34,7 @@ SUMMARY = "measure a checkpoint on the small world"
 SAVED = 4
 """Clips of each generated row that --save writes."""
 
+_LARGEST_BATCH = 4096
 _STILL = "the first picture where pictures are given, else even grey"
 _SPEECH = ["sync_c", "sync_c_share", "sync_d", "closure_f1", "closure_offset", "words", "voice"]
 _EVENTS = ["event_f1", "event_f1_share", "event_f1_1", "event_offset", "material"]
@@ -123,11 +126,10 @@ def run(args: argparse.Namespace) -> None:
     if args.checkpoint is None:
         raise ValueError("give a checkpoint to measure, or --merge with files of values")
     began = time.monotonic()
+    _check_numbers(args)
     plan = _plan(args)
     device = usable_device(args.device)
     if args.threads is not None:
-        if args.threads < 1:
-            raise ValueError(f"--threads is at least 1, got {args.threads}")
         torch.set_num_threads(args.threads)
     path = resolve(args.checkpoint)
     pipeline = Pipeline.load(path, runtime=Runtime(device=device))
@@ -160,6 +162,12 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         write_figures(args.json, meta, tables)
         print(f"wrote {args.json}")
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    check_threads(args.threads)
+    check_whole("batch", args.batch, 1, _LARGEST_BATCH)
+    check_whole("seed", args.seed, 0, LARGEST_SEED)
 
 
 def _merge(args: argparse.Namespace) -> None:
@@ -236,12 +244,11 @@ def _check_writable(path: Path | None) -> None:
     """
     if path is None:
         return
-    if path.is_dir():
-        raise ValueError(f"cannot write {path}: it is a folder")
-    if not path.absolute().parent.is_dir():
-        raise ValueError(f"cannot write {path}: there is no folder {path.absolute().parent}")
+    check_target(path)
+    if not is_dir(path.absolute().parent):
+        raise ValueError(f"cannot write {named(path)}: there is no folder {named(path.absolute().parent)}")
     if not os.access(path.absolute().parent, os.W_OK):
-        raise ValueError(f"cannot write {path}: its folder cannot be written to")
+        raise ValueError(f"cannot write {named(path)}: its folder cannot be written to")
 
 
 def _judges(args: argparse.Namespace) -> tuple[Judges, str]:
@@ -354,7 +361,7 @@ class _Keeper:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ValueError(f"cannot make the folder {self.folder}: {error.strerror or error}") from error
+            raise ValueError(f"cannot make the folder {named(self.folder)}: {error.strerror or error}") from error
 
     def __call__(self, kind: Kind, row: str, batch: Batch, made: Made) -> None:
         """Write those of a batch that are among the first; see ``OnMade``."""

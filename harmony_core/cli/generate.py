@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 SIZES = ("720x720_5s", "960x960_5s", "960x960_10s")
 """Of Ovi's models, as ``weights.ovi.SIZES``: parsing options imports no model code."""
+LANGUAGES = ("automatic", "English", "Mandarin", "as written")
+"""As ``encoders.spelling.LANGUAGES``, likewise."""
 SUMMARY = "generate a clip from words, a voice, pictures or sound"
 
 
@@ -84,7 +86,13 @@ def _add_contents(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sound", default="", metavar="TEXT", help="what is heard, speech aside (default: whatever goes with it)"
     )
-    parser.add_argument("--say", metavar="TEXT", help="what is said")
+    parser.add_argument("--say", metavar="TEXT", help="what is said; numbers in words, Mandarin in pinyin with tones")
+    parser.add_argument(
+        "--language",
+        choices=LANGUAGES,
+        default=LANGUAGES[0],
+        help="what --say is spelled in (default: automatic, whichever it is)",
+    )
     parser.add_argument(
         "--voice",
         type=Path,

@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..inputs import exists, is_file, named
 from .progress_line import ProgressLine
 
 if TYPE_CHECKING:
@@ -35,11 +36,15 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ValueError: something is wrong with the config, the data, the codecs or the run's folder.
     """
+    from ..training.alone import alone
     from ..training.config import read_config
     from ..training.distributed import connected
 
     config = read_config(args.config)
-    with connected(config.run.device, timeout_minutes=config.run.timeout_minutes) as world:
+    with (
+        connected(config.run.device, timeout_minutes=config.run.timeout_minutes) as world,
+        alone(config.run.output, first=world.first, resume=args.resume),
+    ):
         _make_world(config, world)
         if config.kind == "model":
             path = _train_model(config, world, resume=args.resume)
@@ -57,7 +62,7 @@ def _make_world(config: AnyRun, world: World) -> None:
     from ..world.dataset import dataset, recipes
 
     data = config.data
-    if data.world is None or world.all(Path(data.folder).exists())[0]:
+    if data.world is None or world.all(exists(Path(data.folder)))[0]:
         return
 
     def pair(clip: WorldClip) -> tuple[Entry, Clip]:
@@ -131,14 +136,14 @@ def _packed(config: AnyRun, world: World) -> PackedClips:
     from ..training.store import INDEX
 
     spec, folder, cache = config.data.spec(), Path(config.data.folder), Path(config.data.cache)
-    if not (folder / INDEX).is_file():
-        if not world.all(cache.exists())[0]:
+    if not is_file(folder / INDEX):
+        if not world.all(exists(cache))[0]:
             source, line = open_source(folder, spec), ProgressLine("reading clips", shown=world.first)
             pack_clips(source, cache, shard_clips=config.data.shard_clips, world=world, progress=line)
         folder = cache
     packed = open_source(folder, spec)
     if not isinstance(packed, PackedClips):
-        raise ValueError(f"{folder} holds no packed clips; remove it or name another data.cache")
+        raise ValueError(f"{named(folder)} holds no packed clips; remove it or name another data.cache")
     return packed
 
 
@@ -150,7 +155,7 @@ def _cached(config: ModelRun, world: World, video_codec: VideoVAE, audio_codec: 
 
     data = config.data
     text = config.text_encoder
-    if not world.all(Path(data.cache).exists())[0]:
+    if not world.all(exists(Path(data.cache)))[0]:
         build_cache(
             open_source(data.folder, data.spec(config.model)),
             data.cache,
@@ -164,6 +169,8 @@ def _cached(config: ModelRun, world: World, video_codec: VideoVAE, audio_codec: 
         )
     cache = LatentCache(data.cache)
     if cache.made_with != fingerprint(video_codec, audio_codec):
-        raise ValueError(f"the latents in {data.cache} were made with other codecs; remove the folder to make them again")
+        raise ValueError(
+            f"the latents in {named(data.cache)} were made with other codecs; remove the folder to make them again"
+        )
     check_captions(cache, config.model, text)
     return cache

@@ -38,6 +38,7 @@ class LatentCache(Store):
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__(folder, kind="latents")
+        self.check({"video": self.spec.video_shape()[1:], "audio": self.spec.audio_shape()[1:]})
         self._alike: dict[tuple[str, str], list[int]] = {}
         for index, entry in enumerate(self.entries):
             if (key := _heard(entry)) is not None and not entry.null:

@@ -26,7 +26,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from ..inputs import exists, is_dir, named, read_text
 from ..records import check_fields, from_record, to_record
+from ..shown import shown
 from ..weights.stream import Entry, open_tensors, writing
 from .distributed import World, local
 
@@ -83,7 +85,7 @@ class Checkpoints:
 
     def found(self) -> list[Path]:
         """Whole checkpoints, oldest first."""
-        if not self.folder.is_dir():
+        if not is_dir(self.folder):
             return []
         named = [(int(m[1]), path) for path in self.folder.iterdir() if (m := NAME.fullmatch(path.name))]
         return [path for _, path in sorted(named)]
@@ -149,7 +151,10 @@ class Checkpoints:
         try:
             state = _state_in(path)
         except (OSError, ValueError, RecursionError) as error:
-            raise ValueError(f"the checkpoint {path} is damaged: {error}; remove it to resume from the one before") from error
+            why = shown(str(error), 160)
+            raise ValueError(
+                f"the checkpoint {named(path)} is damaged: {why}; remove it to resume from the one before"
+            ) from error
         if state.sharded or (path / _TORCHS).exists():
             raise ValueError(
                 f"the checkpoint {path} is in the format of torch.distributed, which can run code when it is read, and is not "
@@ -161,13 +166,13 @@ class Checkpoints:
 
     def clean(self) -> None:
         """Remove what killed runs left half-written."""
-        if self._world.first and self.folder.is_dir():
+        if self._world.first and is_dir(self.folder):
             for path in self.folder.glob(".step-*"):
                 shutil.rmtree(path, ignore_errors=True)
         self._world.barrier()
 
     def _publish(self, temporary: Path, target: Path) -> None:
-        if target.exists():  # of a run that was told to go back
+        if exists(target):  # of a run that was told to go back
             shutil.rmtree(target)
         temporary.rename(target)
         for old in self.found()[: -self._keep]:
@@ -206,10 +211,7 @@ class Checkpoints:
 
 
 def _state_in(path: Path) -> State:
-    file = path / STATE
-    if not file.is_file() or file.stat().st_size > _LONGEST_STATE:
-        raise ValueError(f"{STATE} is missing, or is no short file")
-    state = from_record(State, json.loads(file.read_text(encoding="utf-8")), "checkpoint")
+    state = from_record(State, json.loads(read_text(path / STATE, most=_LONGEST_STATE)), "checkpoint")
     if path.name != _name(state.step):
         raise ValueError(f"its {STATE} is of step {state.step}")
     return state

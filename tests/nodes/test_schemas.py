@@ -50,4 +50,14 @@ def test_every_node_is_in_the_category_and_named_alike():
 def test_every_node_is_listed():
     defined = {n.name for path in FILES for n in ast.parse(path.read_text()).body if isinstance(n, ast.ClassDef)}
     listed = NODES.joinpath("__init__.py").read_text().split("return [")[1]
-    assert defined - {"HarmonyExtension"} == {name.strip(" ,\n]") for name in listed.split("]")[0].split(",") if name.strip()}
+    assert defined - {"HarmonyExtension", "HarmonyNode"} == {
+        name.strip(" ,\n]") for name in listed.split("]")[0].split(",") if name.strip()
+    }
+
+
+def test_every_node_checks_what_it_is_given():
+    """See nodes/border.py."""
+    classes = [n for path in FILES for n in ast.parse(path.read_text()).body if isinstance(n, ast.ClassDef)]
+    nodes = [n for n in classes if any(isinstance(m, ast.FunctionDef) and m.name == "define_schema" for m in n.body)]
+    assert len(nodes) > 10
+    assert {n.name for n in nodes if [ast.unparse(base) for base in n.bases] != ["HarmonyNode"]} == set()
