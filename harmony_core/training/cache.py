@@ -21,6 +21,7 @@ from ..geometry import ClipSpec
 from ..progress import Progress
 from ..types import AV, Audio
 from .data import Clip, Source, report_skipped
+from .distributed import World
 from .segments import samples_of
 from .store import Entry, Skipped, Store, UnusableText, writing
 
@@ -218,6 +219,7 @@ def build_cache(
     null_pairs: float = 0.0,
     sound_alone: bool = False,
     shard_clips: int = 256,
+    world: World | None = None,
     progress: Progress | None = None,
 ) -> LatentCache:
     """Encode a data set; clips that cannot be used are left out and listed.
@@ -233,14 +235,18 @@ def build_cache(
             their transcript left out.
         sound_alone: take sound files too, for stages that train the audio branch alone.
         shard_clips: clips a shard holds.
-        progress: called after each clip.
+        world: the processes, all of which call this, and each encodes its part; this one alone by default.
+        progress: called after each clip of this process's part.
 
     Raises:
         ValueError: the folder is there already or cannot be written, no clip can be used, or what a codec or the text encoder
             gives is not finite.
     """
-    folder, skipped = Path(folder), list(getattr(source, "skipped", ()))
+    folder, world = Path(folder), world or World()
+    skipped = list(getattr(source, "skipped", ())) if world.first else []  # every process found the same
     items = work_items(len(source.entries), null_pairs)
+    begin, end = world.rows(len(items))
+    mine = items[begin:end]
     made_with, told_by = fingerprint(video_codec, audio_codec), None if captions is None else captions.made
 
     def encoded(item: Item) -> Encoded | Skipped:
@@ -256,12 +262,18 @@ def build_cache(
     kept = 0
     with (
         writing(
-            folder, kind="latents", spec=source.spec, made_with=made_with, captions=told_by, shard_clips=shard_clips
+            folder,
+            kind="latents",
+            spec=source.spec,
+            made_with=made_with,
+            captions=told_by,
+            shard_clips=shard_clips,
+            world=world,
         ) as writer,
-        ThreadPoolExecutor(_workers(video_codec)) as pool,
+        ThreadPoolExecutor(_workers(video_codec, world.size)) as pool,
     ):
         try:
-            for done, (item, found) in enumerate(zip(items, pool.map(encoded, items), strict=True), 1):
+            for done, (item, found) in enumerate(zip(mine, pool.map(encoded, mine), strict=True), 1):
                 # One after the other: a tokenizer is not for several threads.
                 one = found if isinstance(found, Skipped) else _with_captions(found, captions, first=not kept)
                 if not isinstance(one, Skipped):
@@ -271,9 +283,9 @@ def build_cache(
                 elif item.still is None:  # a still that cannot be made is no further loss
                     skipped.append(one)
                 if progress is not None:
-                    progress(done, len(items))
+                    progress(done, len(mine))
             writer.skipped = skipped
-            report_skipped(skipped, kept, folder)
+            report_skipped(skipped, kept, folder, world)
         except BaseException:  # or the pool would finish what nobody waits for
             pool.shutdown(cancel_futures=True)
             raise
@@ -336,11 +348,11 @@ def _check_finite(entry: Entry, row: Mapping[str, Tensor]) -> None:
         raise ValueError(f"the {bad[0]} latents of clip {entry.file} are not finite; look at the codec")
 
 
-def _workers(codec: nn.Module) -> int:
+def _workers(codec: nn.Module, processes: int) -> int:
     """Clips encoded at once: on a CPU as many as there are cores for, since one clip alone seldom fills several."""
     if next(codec.parameters()).device.type != "cpu":
         return 1
-    return max(1, (os.cpu_count() or 1) // torch.get_num_threads())
+    return max(1, (os.cpu_count() or 1) // (torch.get_num_threads() * processes))
 
 
 @torch.no_grad()

@@ -33,7 +33,7 @@ from .codec_files import load_video_codec, save_codec
 from .components import Components, principal_components
 from .config import AudioCodecRun, VideoCodecRun
 from .data import PackedClips
-from .distributed import World
+from .distributed import Weights, World
 from .draws import generator
 from .loop import Hooks, Phase, train
 from .objective import Losses
@@ -178,8 +178,8 @@ def train_video_codec(
         load_into(vae, load_video_codec(config.init).state_dict(), what=f"the config's video codec ({config.init})")
     path = Path(config.run.output) / VIDEO_FILE
 
-    def export(weights: Mapping[str, Tensor]) -> None:
-        measured = _copy(VideoVAE(config.codec), weights)
+    def export(weights: Weights) -> None:
+        measured = _copy(VideoVAE(config.codec), weights.whole())
         save_codec(path, with_video_statistics(measured, clips, config.statistics_clips, one_scale=config.linear > 0))
 
     draw = partial(_draw_video, config, clips, world=world or ALONE)
@@ -208,8 +208,8 @@ def train_audio_codec(
     codec.audio_vae.set_mel_statistics(mean, std.clamp(min=0.1))
     path = Path(config.run.output) / AUDIO_FILE
 
-    def export(weights: Mapping[str, Tensor]) -> None:
-        measured = _copy(AudioCodec(config.codec), weights)
+    def export(weights: Weights) -> None:
+        measured = _copy(AudioCodec(config.codec), weights.whole())
         save_codec(path, with_audio_statistics(measured, clips, config.statistics_clips))
 
     draw = partial(_draw_audio, config, clips, world=world or ALONE)

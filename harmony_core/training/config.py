@@ -71,6 +71,8 @@ class RunConfig:
         bfloat16: compute under autocast; weights stay float32.
         sharding: with several processes, ``ddp`` keeps the weights whole on each, ``fsdp`` in parts.
         threads: of torch on a CPU; 0 leaves torch's choice. Exact resume needs the same number.
+        timeout_minutes: how long processes wait for one that says nothing before they end; longer than what one does alone,
+            such as sampling.
     """
 
     output: str
@@ -84,9 +86,12 @@ class RunConfig:
     bfloat16: bool = False
     sharding: Literal["ddp", "fsdp"] = "ddp"
     threads: int = 0
+    timeout_minutes: float = 60.0
 
     def __post_init__(self) -> None:
         check_fields(self, "run")
+        if not self.timeout_minutes > 0:
+            raise ValueError(f"run.timeout_minutes is positive, got {self.timeout_minutes:g}")
         for name in ("batch", "accumulate", "save_every", "keep"):
             at_least(getattr(self, name), 1, f"run.{name}")
         check_most(self, "run", batch=1 << 16, threads=1024)

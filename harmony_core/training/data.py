@@ -26,6 +26,7 @@ from ..media import read_clip, to_mono
 from ..progress import Progress
 from ..records import from_record
 from ..shown import shown
+from .distributed import World
 from .segments import Cut, cut_files, fits, read_reference
 from .store import INDEX, LARGEST_INDEX, SKIPPED, Entry, Skipped, Store, same_shape, writing
 
@@ -206,6 +207,7 @@ def pack_clips(
     *,
     pictures: bool = True,
     shard_clips: int = 256,
+    world: World | None = None,
     progress: Progress | None = None,
 ) -> PackedClips:
     """Keep a data set's clips as 8-bit pictures and 16-bit sound, for quick reading in any order; see :func:`pack`.
@@ -217,12 +219,16 @@ def pack_clips(
         folder: to make.
         pictures: leave sound files out.
         shard_clips: clips a shard holds.
-        progress: called after each clip.
+        world: the processes, all of which call this, and each reads its part; this one alone by default.
+        progress: called after each clip of this process's part.
     """
-    skipped = list(getattr(source, "skipped", ()))
+    world = world or World()
+    skipped = list(getattr(source, "skipped", ())) if world.first else []  # every process found the same
+    begin, end = world.rows(len(source.entries))
 
     def readable() -> Iterator[tuple[Entry, Clip]]:
-        for index, entry in enumerate(source.entries):
+        for index in range(begin, end):
+            entry = source.entries[index]
             try:
                 clip = source.clip(index)
                 if clip.frames is None and pictures:
@@ -232,8 +238,10 @@ def pack_clips(
                 continue
             yield entry, clip
 
-    total = len(source.entries)
-    return pack(readable(), source.spec, folder, total=total, shard_clips=shard_clips, progress=progress, skipped=skipped)
+    total = end - begin
+    return pack(
+        readable(), source.spec, folder, total=total, shard_clips=shard_clips, world=world, progress=progress, skipped=skipped
+    )
 
 
 def pack(
@@ -243,25 +251,27 @@ def pack(
     *,
     total: int,
     shard_clips: int = 256,
+    world: World | None = None,
     progress: Progress | None = None,
     skipped: list[Skipped] | None = None,
 ) -> PackedClips:
     """Pack clips as they come.
 
     Args:
-        clips: what is said about each, and it.
+        clips: what is said about each, and it; of several processes each has a part of them.
         spec: their shape.
         folder: to make.
         total: how many, for ``progress``.
         shard_clips: clips a shard holds.
+        world: the processes, all of which call this; this one alone by default.
         progress: called after each clip.
         skipped: what was left out, as it is when all clips have come.
 
     Raises:
         ValueError: the folder is there already or cannot be written, a clip is of another shape, or there is none.
     """
-    skipped = skipped if skipped is not None else []
-    with writing(Path(folder), kind="clips", spec=spec, shard_clips=shard_clips) as writer:
+    skipped, world = skipped if skipped is not None else [], world or World()
+    with writing(Path(folder), kind="clips", spec=spec, shard_clips=shard_clips, world=world) as writer:
         done = 0
         for done, (entry, clip) in enumerate(clips, 1):
             right = clip.frames is None or clip.frames.shape == (3, spec.frames, spec.height, spec.width)
@@ -276,17 +286,19 @@ def pack(
             if progress is not None:
                 progress(done, total)
         writer.skipped = skipped
-        report_skipped(skipped, done, Path(folder))
+        report_skipped(skipped, done, Path(folder), world)
     return PackedClips(folder)
 
 
-def report_skipped(skipped: Sequence[Skipped], kept: int, folder: Path) -> None:
-    """Say in the log what was left out of a data set.
+def report_skipped(mine: Sequence[Skipped], kept: int, folder: Path, world: World) -> None:
+    """Say in the log what was left out of a data set, by all processes together; all of them call it.
 
     Raises:
         ValueError: nothing is left.
     """
-    if not skipped:
+    said = world.all((list(mine), kept))
+    skipped, kept = [one for some, _ in said for one in some], sum(count for _, count in said)
+    if not skipped or not (world.first or not kept):
         return
     reasons = "; ".join(one.reason for one in skipped[:FIRST_REASONS])
     more = f"; and {len(skipped) - FIRST_REASONS} more" if len(skipped) > FIRST_REASONS else ""

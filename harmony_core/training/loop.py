@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from ..atomic import replacing
 from ..inputs import is_file, named, read_text
@@ -26,7 +27,7 @@ from ..shown import shown
 from .alone import alone
 from .checkpoint import Checkpoints
 from .config import AnyRun, OptimizerConfig, RunConfig
-from .distributed import World, whole, wrap
+from .distributed import Weights, World, wrap
 from .ema import Ema
 from .muon import Muon, is_matrix
 from .parts import chosen, is_weight
@@ -90,11 +91,11 @@ class Hooks:
     """What else happens when a checkpoint has been written; on the first process, with the averaged weights.
 
     Attributes:
-        export: writes weights in the form in which they are used.
+        export: writes weights in the form in which they are used; it takes them one at a time.
         measure: gives numbers for the log, such as the sync of sampled clips.
     """
 
-    export: Callable[[Mapping[str, Tensor]], None]
+    export: Callable[[Weights], None]
     measure: Callable[[int, Mapping[str, Tensor]], Mapping[str, float]] | None = None
 
 
@@ -160,9 +161,10 @@ class _Trainer:
         self.output = Path(config.run.output)
         if config.run.threads:
             torch.set_num_threads(config.run.threads)
-        objective.to(config.run.device)
         network.requires_grad_(True)
-        self.objective = wrap(objective, world, config.run.sharding)
+        self.objective = wrap(objective, world, config.run.sharding, config.run.device)
+        # Autocast would keep every layer's weights whole in half precision until the pass ends.
+        self.in_parts = world.size > 1 and config.run.sharding == "fsdp"
         self.parameters: dict[str, nn.Parameter] = dict(network.named_parameters())
         self.trained = self.parameters
         self.ema = Ema(self.parameters, config.run.ema)
@@ -231,9 +233,7 @@ class _Trainer:
         """What :class:`Hooks` export, from the last checkpoint of a run that is done."""
         assert self.path is not None
         self.checkpoints.load(self.path, self._tensors(make_optimizer(self._trained(phase), phase.optimizer)))
-        weights = self.averaged()
-        if self.world.first:
-            self.hooks.export(weights)
+        self._export()
         self.world.barrier()
 
     def _step(self, phase: Phase, batch: Any, optimizer: torch.optim.Optimizer, step: int, lr: float) -> dict[str, float]:
@@ -243,7 +243,9 @@ class _Trainer:
             parameter.grad = None
         sums: dict[str, Tensor] = {}
         for index in range(parts):
-            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=self.run_config.bfloat16):
+            with torch.autocast(
+                torch.device(device).type, torch.bfloat16, enabled=self.run_config.bfloat16, cache_enabled=not self.in_parts
+            ):
                 losses = self.objective(batch.part(index, parts).to(device))
             if not losses["loss"].requires_grad:
                 raise ValueError(f"stage {phase.name!r} trains {', '.join(phase.train)}, which its loss does not depend on")
@@ -268,16 +270,23 @@ class _Trainer:
             tensors |= {f"optimizer.{name}.{key}": value for key, value in optimizer.state.get(parameter, {}).items()}
         return tensors
 
-    def averaged(self) -> dict[str, Tensor]:
-        """The network's state with averaged weights, whole; all processes call it."""
-        return whole({**self.network.state_dict(), **self.ema.weights})
+    def averaged(self) -> Weights:
+        """The network's state with averaged weights."""
+        return Weights({**self.network.state_dict(), **self.ema.weights}, self.world)
 
-    def _save(self, step: int, optimizer: torch.optim.Optimizer) -> None:
-        self.checkpoints.save(step, self._tensors(optimizer))
+    def _export(self) -> None:
         weights = self.averaged()
         if self.world.first:
             self.hooks.export(weights)
-            if self.hooks.measure is not None:
+        else:
+            weights.hand_over()
+
+    def _save(self, step: int, optimizer: torch.optim.Optimizer) -> None:
+        self.checkpoints.save(step, self._tensors(optimizer))
+        self._export()
+        if self.hooks.measure is not None:
+            weights = self.averaged().whole()
+            if self.world.first:
                 self._log({"step": step, "measured": dict(self.hooks.measure(step, weights))})
         self._plot()
         self.world.barrier()
@@ -370,7 +379,7 @@ def _clip(parameters: Any, limit: float) -> float:
     """Scale the gradients to a norm of at most ``limit``; returns the norm they had."""
     gradients = [p for p in parameters if p.grad is not None]
     norm = nn.utils.clip_grad_norm_(gradients, limit or math.inf)
-    return float(whole({"norm": norm})["norm"])
+    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
 
 def _check(values: Mapping[str, float], step: int, names: Sequence[str]) -> None:

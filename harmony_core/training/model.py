@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -14,14 +15,16 @@ from ..config import HarmonyConfig
 from ..encoders.symbols import to_symbols
 from ..models.harmony import Harmony
 from ..progress import Progress
-from ..weights.checkpoint import CODEC_PARTS, CodecConfigs, load_checkpoint, save_checkpoint
+from ..runtime import Runtime
+from ..weights.checkpoint import CODEC_PARTS, CodecConfigs, checkpoint_metadata, load_checkpoint
 from ..weights.files import load_into
 from ..weights.lora import FittedLora, merge_loras, save_lora
 from ..weights.quantise import plain_tensors
+from ..weights.stream import Entry, writing
 from .cache import LatentCache
 from .captions import check_captions
 from .config import ModelRun, StageConfig
-from .distributed import World
+from .distributed import Weights, World
 from .loop import Hooks, Phase, train
 from .lora import FILE as LORA_FILE
 from .lora import Pairs, changes, lora_metadata
@@ -82,13 +85,18 @@ def train_model(
     path = Path(config.run.output) / (FILE if config.lora is None else LORA_FILE)
     dtype: torch.dtype = getattr(torch, config.stored)
 
-    def export(weights: Mapping[str, Tensor]) -> None:
-        stored = {key: value.to(dtype) for key, value in weights.items()}
+    def export(weights: Weights) -> None:
+        stored = ((key, value.to(dtype)) for key, value in weights.items())
         if config.lora is None:
-            save_checkpoint(path, config.model, {**stored, **(extras or {})}, codecs=codecs, metadata=metadata)
+            shapes = {key: Entry(shape, dtype) for key, shape in weights.shapes.items()}
+            entries = shapes | {key: Entry(tuple(value.shape), value.dtype) for key, value in (extras or {}).items()}
+            about = checkpoint_metadata(config.model, codecs=codecs, metadata=metadata)
+            with writing(path, entries, about) as writer:
+                for key, value in chain(stored, (extras or {}).items()):
+                    writer.write(key, [value.cpu()])
         else:
             about = lora_metadata(config.lora, title=Path(config.run.output).name)
-            save_lora(path, changes(config.lora, stored), {**(metadata or {}), **about})
+            save_lora(path, changes(config.lora, dict(stored)), {**(metadata or {}), **about})
 
     def measured(step: int, weights: Mapping[str, Tensor]) -> Mapping[str, float]:
         assert measure is not None
@@ -184,10 +192,11 @@ def start_model(config: ModelRun) -> Harmony:
     Raises:
         ValueError: ``config.init`` is no checkpoint of this config.
     """
-    model = Harmony(config.model)
     if config.init is None:
+        model = Harmony(config.model)
         model.initialize(config.run.seed)
         return model
+    model = Harmony(config.model, Runtime(device="meta"))  # its weights are those of the file
     start = load_checkpoint(config.init)
     if replace(start.config, fps=config.model.fps) != config.model:  # weights know no rate: training at another teaches it
         raise ValueError(f"{config.init} is of another config than config.model; set config.model to that of the file")
@@ -198,15 +207,15 @@ def start_model(config: ModelRun) -> Harmony:
 
 
 def averaged_model(config: ModelRun, weights: Mapping[str, Tensor]) -> Harmony:
-    """A model of its own with these weights, or with the LoRA of these weights, to sample from."""
+    """A model of its own with these weights, or with the LoRA of these weights, to sample from on the device trained on."""
     if config.lora is not None:
         model = start_model(config)
         here = {name: value.detach().cpu() for name, value in weights.items()}
         merge_loras(model, [(FittedLora(name="what is trained", changes=changes(config.lora, here)), 1.0)])
-        return model.requires_grad_(False).eval()
-    model = Harmony(config.model)
-    model.load_state_dict({name: value.detach().cpu() for name, value in weights.items()})
-    return model.requires_grad_(False).eval()
+    else:
+        model = Harmony(config.model)
+        model.load_state_dict({name: value.detach().cpu() for name, value in weights.items()})
+    return model.requires_grad_(False).eval().to(config.run.device)
 
 
 def _trained(config: ModelRun, model: Harmony) -> nn.Module:

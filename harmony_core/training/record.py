@@ -18,7 +18,7 @@ CONFIG = "config.json"
 LARGEST_RECORD = 1 << 20
 SHOWN = 5
 """Fields that a message names."""
-FREE = {"run.output", "run.save_every", "run.keep", "run.threads", "run.device"}
+FREE = {"run.output", "run.save_every", "run.keep", "run.threads", "run.device", "run.sharding", "run.timeout_minutes"}
 """Fields that do not change what is learned."""
 
 

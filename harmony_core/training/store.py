@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,12 +27,14 @@ from ..inputs import exists, named, read_text
 from ..records import check_fields, from_record, to_record
 from ..shown import shown
 from ..weights.files import Unchanged, read_places
+from .distributed import World
 
 FORMAT = "1"
 INDEX = "index.json"
 LARGEST_INDEX = 1 << 30
 """Bytes: of some millions of clips."""
 SKIPPED = "skipped.jsonl"
+_EMPTY = "a data set has at least one clip, got none"
 Kind = Literal["clips", "latents"]
 
 
@@ -181,13 +183,18 @@ class Writer:
         if len(group.rows) == self._shard_clips:
             self._flush(group)
 
-    def finish(self) -> None:
-        """Write what is left, the index, and the list of what was left out."""
+    def finish(self, *, part: bool = False) -> None:
+        """Write what is left, the index, and the list of what was left out; an empty part of a data set has no index."""
         groups = list(self._groups.values())  # the first clip that was added stays the first
         for group in groups:
             self._flush(group)
+        if self.skipped:
+            lines = [json.dumps(to_record(one)) + "\n" for one in self.skipped]
+            (self._folder / SKIPPED).write_text("".join(lines), encoding="utf-8")
         if not groups:
-            raise ValueError("a data set has at least one clip, got none")
+            if part:
+                return
+            raise ValueError(_EMPTY)
         specs = tuple(group.spec for group in groups for _ in group.shards)
         index = _Index(
             format=FORMAT,
@@ -201,9 +208,6 @@ class Writer:
             specs=specs if any(spec != self._spec for spec in specs) else (),
         )
         (self._folder / INDEX).write_text(json.dumps(to_record(index)), encoding="utf-8")
-        if self.skipped:
-            lines = [json.dumps(to_record(one)) + "\n" for one in self.skipped]
-            (self._folder / SKIPPED).write_text("".join(lines), encoding="utf-8")
 
     def _flush(self, group: _Group) -> None:
         if not group.rows:
@@ -228,8 +232,11 @@ def writing(
     made_with: str = "",
     captions: Captions | None = None,
     shard_clips: int = 256,
+    world: World | None = None,
 ) -> Iterator[Writer]:
     """Write a folder of clips, whole or not at all.
+
+    Several processes each write the clips they have; the folder then holds those of the first one, those of the second, ...
 
     Args:
         folder: to make.
@@ -238,23 +245,88 @@ def writing(
         made_with: what the tensors depend on besides the clips, such as the codecs' fingerprint.
         captions: how captions among the loose tensors were encoded.
         shard_clips: clips a shard holds.
+        world: the processes, all of which call this; this one alone by default.
 
     Raises:
         ValueError: the folder is there already or cannot be written, or there was no clip.
     """
-    if exists(folder):
+    world = world or World()
+    if any(world.all(exists(folder))):
         raise ValueError(f"{named(folder)} is there already; remove it or name another folder")
-    temporary = temporary_beside(folder)
+    temporary = Path(world.all(str(temporary_beside(folder)))[0])
+    parts = [temporary / f"part-{rank:05d}" for rank in range(world.size)]
+
+    def finish() -> None:
+        with _saying(folder):
+            writer.finish(part=True)
+
+    def join() -> None:
+        if world.first:
+            with _saying(folder):
+                _join(parts, temporary / "whole", kind, folder)
+
     try:
-        temporary.mkdir(parents=True)
-        writer = Writer(temporary, kind=kind, spec=spec, made_with=made_with, captions=captions, shard_clips=shard_clips)
-        yield writer
-        writer.finish()
-        temporary.rename(folder)
+        with _saying(folder):
+            parts[world.rank].mkdir(parents=True)
+            writer = Writer(
+                parts[world.rank], kind=kind, spec=spec, made_with=made_with, captions=captions, shard_clips=shard_clips
+            )
+            yield writer
+        world.attempt(finish)
+        world.attempt(join)
+    finally:
+        if world.first:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _saying(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ValueError(f"cannot write {named(folder)}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+
+class _Joined(NamedTuple):
+    """A shard of one of the parts: its file, the shape and the number of its clips, and what is said about them."""
+
+    path: Path
+    spec: ClipSpec
+    clips: int
+    entries: tuple[Entry, ...]
+
+
+def _join(parts: Sequence[Path], whole: Path, kind: Kind, folder: Path) -> None:
+    """Make one folder of those that several processes wrote: clips of one shape together, as one process has them."""
+    whole.mkdir()
+    lists = [path.read_text(encoding="utf-8") for part in parts if (path := part / SKIPPED).is_file()]
+    if lists:
+        (whole / SKIPPED).write_text("".join(lists), encoding="utf-8")
+    groups: dict[object, list[_Joined]] = {}
+    indices = [(part, _read_index(part, kind)) for part in parts if (part / INDEX).is_file()]
+    for part, index in indices:
+        first = 0
+        for number, (name, count) in enumerate(zip(index.shards, index.counts, strict=True)):
+            spec = index.specs[number] if index.specs else index.spec
+            rows = frozenset(key for key in _shapes(part / name) if "." not in key)
+            shard = _Joined(part / name, spec, count, index.entries[first : first + count])
+            groups.setdefault((spec, rows), []).append(shard)
+            first += count
+    shards = [shard for group in groups.values() for shard in group]
+    if not shards:
+        raise ValueError(_EMPTY)
+    for number, shard in enumerate(shards):
+        shard.path.rename(whole / _shard(number))
+    specs = tuple(shard.spec for shard in shards)
+    index = dataclasses.replace(
+        indices[0][1],
+        shards=tuple(_shard(number) for number in range(len(shards))),
+        counts=tuple(shard.clips for shard in shards),
+        entries=tuple(entry for shard in shards for entry in shard.entries),
+        specs=specs if any(spec != indices[0][1].spec for spec in specs) else (),
+    )
+    (whole / INDEX).write_text(json.dumps(to_record(index)), encoding="utf-8")
+    whole.rename(folder)
 
 
 class Store:

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import text_encoders
 import torch
+from processes import together, written
 
 from harmony_core.__main__ import main
 from harmony_core.codecs.audio import PRESETS as AUDIO
@@ -12,9 +13,13 @@ from harmony_core.codecs.video_vae import PRESETS as VIDEO
 from harmony_core.codecs.video_vae import VideoVAE
 from harmony_core.media import write_video, write_wav
 from harmony_core.training.cache import LatentCache
-from harmony_core.training.codec_files import save_codec
+from harmony_core.training.codec_files import load_video_codec, save_codec
+from harmony_core.training.config import WorldConfig
+from harmony_core.training.data import PackedClips
 from harmony_core.types import Audio, Video
 from harmony_core.weights.checkpoint import load_checkpoint
+from harmony_core.world.clip import KINDS
+from harmony_core.world.dataset import recipes
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -115,3 +120,28 @@ def test_folders_of_shapes_and_sounds_are_trained_on_and_what_is_wrong_with_a_st
     assert json.loads(Path("latents/speech/skipped.jsonl").read_text())["file"] == "1.mp4"
     lines = [json.loads(line) for line in Path("run/log.jsonl").read_text().splitlines()]
     assert [line["phase"] for line in lines if "phase" in line] == ["sound"] * 2 + ["both"] * 2
+
+
+TOGETHER = """
+kind: codecs-video
+steps: 1
+codec: {preset: tiny}
+optimizer: {lr: 1e-3}
+crop_frames: 5
+statistics_clips: 2
+run: {output: run, batch: 2, sharding: fsdp, bfloat16: true, save_every: 1}
+data: {folder: world, cache: cache, world: {clips: 3}, shard_clips: 2}
+"""
+
+
+def test_two_processes_make_the_small_world_and_train_on_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text(TOGETHER)
+    command = "import sys; from harmony_core.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    said = together(written(tmp_path, command), ["train", "run.yaml"])
+    assert said == [f"wrote {Path('run/video_codec.safetensors')}\n", ""]
+    mix = dict(zip(KINDS, WorldConfig(clips=3).mix, strict=True))
+    names = [f"{one.kind}_{one.seed:07d}" for one in recipes(3, mix=mix)]
+    assert [entry.file for entry in PackedClips("world").entries] == names
+    assert len(list(Path("run/checkpoints/step-00000001").glob("state-*-of-00002.safetensors"))) == 2
+    load_video_codec("run/video_codec.safetensors")
