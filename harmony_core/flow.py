@@ -103,7 +103,7 @@ def draw_noise(shapes: AV[Sequence[int]], seeds: Sequence[int]) -> AV[Tensor]:
     """Noise for a batch of clips, drawn clip by clip.
 
     Every clip has a seed of its own and its noise is drawn on the CPU, video first, then sound: the same seed gives the
-    same clip alone or in a batch, whatever the device.
+    same noise alone or in a batch, whatever the device.
 
     Args:
         shapes: of each stream's latents, batch first.

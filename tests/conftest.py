@@ -1,8 +1,9 @@
-"""Shared by all tests: one thread, since tests run side by side."""
+"""Shared by all tests: one thread, since tests run side by side; another machine's rounding where it is asked for."""
 
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,25 @@ import torch
 # Helpers shared by tests are plain modules beside this file (``from small import ...``).
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 
-torch.set_num_threads(1)
-from small import small_model  # noqa: E402 - after the path
+from rounding import OtherRounding
+from small import small_model
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rounding", type=int, metavar="SEED", help="round as another machine might, another one for each seed")
+    parser.addoption("--threads", type=int, default=1, metavar="N", help="threads torch computes with in a test's own process")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    torch.set_num_threads(config.getoption("--threads"))
+
+
+@pytest.fixture(autouse=True)
+def _other_rounding(request: pytest.FixtureRequest) -> Iterator[None]:
+    """One program on one machine rounds alike each time."""
+    seed, same = request.config.getoption("--rounding"), request.node.get_closest_marker("bitwise")
+    with nullcontext() if seed is None or (same and same.args == ("program",)) else OtherRounding(seed):
+        yield
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ def test_a_blank_canvas_is_the_joint_task():
 
 
 @pytest.mark.parametrize("driver", list(Modality))
+@pytest.mark.bitwise("locked")
 def test_a_stream_given_whole_drives_at_time_zero(driver):
     latents = small_latents(2)
     canvas = blank().with_given(driver, latents[driver])
@@ -35,6 +36,7 @@ def test_a_stream_given_whole_drives_at_time_zero(driver):
     assert torch.equal(composed[driver.other], x[driver.other])
 
 
+@pytest.mark.bitwise("locked")
 def test_a_first_frame_is_the_first_latent_alone():
     first = torch.randn(1, 48, 1, 4, 6)
     canvas = blank().with_first_frame(first)
@@ -45,6 +47,7 @@ def test_a_first_frame_is_the_first_latent_alone():
     assert torch.equal(composed.video[:, :, 1:], small_latents(2).video[:, :, 1:])
 
 
+@pytest.mark.bitwise("locked")
 def test_some_seconds_of_either_stream_are_kept():
     spec, latents = small_clip(), small_latents(2)
     kept = spec.timeline.audio_in_span(0.1, 0.3)
@@ -57,6 +60,7 @@ def test_some_seconds_of_either_stream_are_kept():
     assert torch.equal(both.free.audio, canvas.free.audio)
 
 
+@pytest.mark.bitwise("locked")
 def test_giving_twice_adds_up():
     latents = small_latents(1)
     first, last = torch.tensor([True, False, False]), torch.tensor([False, False, True])

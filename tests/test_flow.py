@@ -65,6 +65,7 @@ def test_bad_numbers_are_refused(call, message):
         call()
 
 
+@pytest.mark.bitwise("draw")
 def test_a_seed_gives_the_same_noise_alone_and_in_a_batch():
     shapes = AV((3, 4, 5), (3, 2, 7))
     batch = draw_noise(shapes, [7, 8, 9])

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from rounding import CHANGED, ROUNDING, away
 from small import small_branch
 
 from harmony_core.codecs.audio import PRESETS as AUDIO
@@ -37,6 +38,8 @@ def pipeline() -> Pipeline:
     for parameter in model.parameters():
         if parameter.ndim > 1 and parameter.std() == 0:
             torch.nn.init.normal_(parameter, std=0.1)
+    for symbols in (model.caption, model.speech):  # each as strong as one that was learnt, so that every word is heard
+        torch.nn.init.normal_(symbols.embedding.weight)
     codecs = VideoVAE(VIDEO["tiny"]), AudioCodec(AUDIO["tiny"])
     return Pipeline(
         model=model.requires_grad_(False),
@@ -65,9 +68,10 @@ def test_picture_and_sound_are_of_one_length(pipeline):
     assert clip.audio.waveform.shape == (2, 1, SPEC.samples)
     assert clip.video.frames.abs().max() <= 1
     assert clip.audio.waveform.abs().max() <= 1
-    assert not torch.equal(clip.video.frames[0], clip.video.frames[1])
+    assert away(clip.video.frames[0], clip.video.frames[1]) > CHANGED
 
 
+@pytest.mark.bitwise("program")
 def test_every_word_counts_and_the_same_request_gives_the_same_clip(pipeline):
     base = {"video_caption": "a ball", "audio_caption": "a knock", "transcript": "abc", "voice": tone(0.5)}
     first = make(pipeline, **base).latents
@@ -76,10 +80,11 @@ def test_every_word_counts_and_the_same_request_gives_the_same_clip(pipeline):
     assert torch.equal(first.audio, again.audio)
     for change in ({"video_caption": "a cube"}, {"audio_caption": "a bell"}, {"transcript": "cab"}, {"voice": tone(0.6)}):
         other = make(pipeline, **{**base, **change}).latents
-        assert not torch.equal(first.audio, other.audio)
+        assert away(first.audio, other.audio) > CHANGED
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(48_000, 2), (44_100, 1), (11_025, 6)])
+@pytest.mark.bitwise("locked")
 def test_driving_sound_comes_back_as_it_was_cut_to_the_clip(pipeline, rate, channels):
     song = tone(1.0, rate, channels)
     clip = make(pipeline, drive=song)
@@ -89,6 +94,7 @@ def test_driving_sound_comes_back_as_it_was_cut_to_the_clip(pipeline, rate, chan
     assert abs(clip.audio.seconds - clip.video.seconds) < 1 / rate
 
 
+@pytest.mark.bitwise("locked")
 def test_driving_pictures_come_back_as_they_were(pipeline):
     film = Video(picture(20), 24.0)
     clip = make(pipeline, drive=film, guidance=sync_guidance(AV(3.0, 2.0)))
@@ -98,21 +104,21 @@ def test_driving_pictures_come_back_as_they_were(pipeline):
 
 def test_a_first_picture_is_the_first_latent(pipeline):
     clip = make(pipeline, image=picture(), guidance=sync_guidance(AV(3.0, 2.0)))
-    assert torch.equal(clip.latents.video[:, :, :1], pipeline.video_vae.encode(picture()))
+    assert away(clip.latents.video[:, :, :1], pipeline.video_vae.encode(picture())) <= ROUNDING
 
 
 def test_anchors_go_through_their_codecs(pipeline):
     anchors = pipeline.anchors(SPEC, picture())
     assert anchors.video.shape == SPEC.video_shape()
     assert anchors.audio.shape == SPEC.audio_shape()
-    assert not torch.equal(anchors.video[:, :, 0], anchors.video[:, :, 1])
+    assert away(anchors.video[:, :, 0], anchors.video[:, :, 1]) > CHANGED
     assert anchors.audio.abs().max() > 0
 
 
 def test_a_negative_caption_is_gone_away_from(pipeline):
     guidance = text_guidance(AV(4.0, 4.0))
     plain = make(pipeline, video_caption="a", guidance=guidance).latents.video
-    assert not torch.equal(plain, make(pipeline, video_caption="a", negative=AV("b", ""), guidance=guidance).latents.video)
+    assert away(plain, make(pipeline, video_caption="a", negative=AV("b", ""), guidance=guidance).latents.video) > CHANGED
 
 
 def test_decoding_tells_its_progress_and_can_be_cancelled(pipeline):
@@ -134,8 +140,8 @@ def test_an_all_in_one_file_makes_the_same_clip(pipeline, tmp_path):
     codecs = CodecConfigs(video=pipeline.video_vae.config, audio=pipeline.audio_codec.config)
     save_checkpoint(path, pipeline.model.config, tensors, codecs=codecs)
     ours, theirs = (make(p, transcript="abc") for p in (pipeline, Pipeline.load(path)))
-    assert torch.equal(ours.video.frames, theirs.video.frames)
-    assert torch.equal(ours.audio.waveform, theirs.audio.waveform)
+    assert away(ours.video.frames, theirs.video.frames) <= ROUNDING
+    assert away(ours.audio.waveform, theirs.audio.waveform) <= ROUNDING
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from rounding import ROUNDING, away
 
 from harmony_core.flow import adjust_times, shifted_schedule
 from harmony_core.guidance import (
@@ -46,6 +47,7 @@ MAKERS = {
 
 
 @pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.bitwise("copy")
 def test_at_scale_one_guidance_is_the_model_and_asks_it_once(name):
     model = Model()
     out = run(MAKERS[name](AV(1.0, 1.0)), model=model)
@@ -80,6 +82,7 @@ def test_additive_sync_cfg_adds_text_guidance_for_one_more_pass():
     assert [(q.company, q.text) for q, _ in model.asked] == [("joint", True), ("mute", True), ("joint", False)]
 
 
+@pytest.mark.bitwise("copy")
 def test_scales_are_per_stream_and_a_stream_at_one_is_not_asked_for():
     model = Model()
     out = run(text_guidance(AV(5.0, 1.0)), model=model)
@@ -114,7 +117,7 @@ def test_rescale_brings_back_the_spread_of_what_is_free():
     assert (spread(wild) / spread(full)).min() > 2
     assert torch.allclose(spread(tamed.video), spread(full), rtol=1e-4)
     assert torch.allclose(half.video, (wild + tamed.video) / 2, atol=1e-5)
-    assert torch.equal(tamed.audio, run(guidance).audio)
+    assert away(tamed.audio, run(guidance).audio) <= ROUNDING
 
 
 def test_guidances_add_up():

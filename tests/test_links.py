@@ -74,6 +74,7 @@ def test_a_failure_leaves_the_link_and_what_it_leads_to(tmp_path):
     assert sorted(tmp_path.iterdir()) == [file, link]
 
 
+@pytest.mark.bitwise("file")
 def test_shards_of_a_linked_index_are_written_beside_what_it_leads_to(tmp_path):
     for name in ("links", "files"):
         (tmp_path / name).mkdir()

@@ -3,6 +3,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from rounding import ROUNDING, away
 
 from harmony_core.flow import shifted_schedule
 from harmony_core.progress import Cancelled
@@ -75,8 +76,8 @@ def test_streams_walk_their_own_schedules(name):
     x, video, audio = points(), even_in_log_snr(6), even_in_log_snr(6, first=0.8, last=0.2)
     run = SAMPLERS[name]
     both = run(lambda y, s: y.map(gaussian, s), x, AV(video, audio))
-    assert torch.equal(both.video, run(lambda y, s: y.map(gaussian, s), x, AV(video, video)).video)
-    assert torch.equal(both.audio, run(lambda y, s: y.map(gaussian, s), x, AV(audio, audio)).audio)
+    assert away(both.video, run(lambda y, s: y.map(gaussian, s), x, AV(video, video)).video) <= ROUNDING
+    assert away(both.audio, run(lambda y, s: y.map(gaussian, s), x, AV(audio, audio)).audio) <= ROUNDING
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -7,7 +7,7 @@ Three ways to run it share one loop over the layers:
 - :meth:`Harmony.forward_driven`: the other stream alone, reading what was kept.
 
 With driver isolation a clean stream never reads the stream it drives, so the second and third together equal the first
-exactly, and the second is done once a run instead of once a step.
+to rounding, and the second is done once a run instead of once a step.
 """
 
 from __future__ import annotations

@@ -25,6 +25,8 @@ from .pickles import NotWeightsError, check_pickle
 PICKLES = frozenset({".pt", ".pth", ".ckpt", ".bin"})
 INDEX = ".safetensors.index.json"
 WRAPPERS = ("state_dict", "module", "app", "model", "generator")
+OLDEST_TORCH = "2.6"
+"""Before it, a pickle can run code however it is opened (CVE-2025-32434)."""
 DEEPEST = 4
 SHOWN, SHOWN_LENGTH = 10, 200
 """Keys that a message names, and characters of all of them."""
@@ -277,6 +279,11 @@ def shard_places(index: Path) -> dict[str, str]:
 
 
 def _read_pickle(path: Path, device: str, *, mapped: bool) -> dict[str, Tensor]:
+    if torch.__version__ < OLDEST_TORCH:  # ComfyUI brings a torch of its own, whatever pyproject.toml asks for
+        raise ValueError(
+            f"{named(path)} is a pickle, and in torch {torch.__version__} a pickle can run code; update torch to "
+            f"{OLDEST_TORCH} or newer, or convert the file to .safetensors elsewhere"
+        )
     try:
         check_pickle(path)
     except pickle.UnpicklingError as error:

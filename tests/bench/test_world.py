@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from rounding import CHANGED, ROUNDING, away
 from world_model import world_config, world_judges, world_pipeline
 
 from harmony_core.bench.world.maps import Target, Targets, fixed_figures, map_figures, seen_targets, touching, true_targets
@@ -63,6 +64,7 @@ def test_true_rows_are_the_standard_rows(pipeline, judges, clips):
 
 
 @pytest.mark.parametrize("kind", ["impact", "talk"])
+@pytest.mark.bitwise("locked")
 def test_a_driver_comes_back_exactly_and_is_what_is_judged(pipeline, clips, kind):
     runner = Runner(pipeline, plan())
     batch = runner.encode(clips[kind])
@@ -73,10 +75,11 @@ def test_a_driver_comes_back_exactly_and_is_what_is_judged(pipeline, clips, kind
         assert torch.equal(by_sound.wave[n], clip.samples)
         assert torch.equal(by_sight.frames[n], clip.frames)
     assert by_sound.frames.shape == by_sight.frames.shape
-    assert not torch.equal(by_sound.frames, by_sight.frames)
+    assert away(by_sound.frames, by_sight.frames) > CHANGED
     assert by_sound.maps.shape == by_sight.maps.shape == (3, 13, 4, 4)
 
 
+@pytest.mark.bitwise("locked")
 def test_anchors_are_silence_and_the_first_picture_held(pipeline, clips):
     runner = Runner(pipeline, plan())
     batch = runner.encode(clips["impact"])
@@ -84,7 +87,7 @@ def test_anchors_are_silence_and_the_first_picture_held(pipeline, clips):
     first = clips["impact"][1].first_frame
     anchors = pipeline.anchors(runner.spec, first[None])
     assert not silence.wave.any()
-    assert torch.equal(silence.latents.audio[0], anchors.audio[0])
+    assert away(silence.latents.audio[0], anchors.audio[0]) <= ROUNDING
     assert torch.equal(still.frames[1], first.expand_as(still.frames[1]))
     assert torch.allclose(still.latents.video[1], anchors.video[0], atol=1e-5)
 

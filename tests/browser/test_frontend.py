@@ -2,6 +2,7 @@
 
 import json
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -295,11 +296,11 @@ def test_a_size_snaps_to_the_checkpoints(page):
     set_widget(page, "HarmonyEmptyLatent", "width", 48)
 
 
-def memory(page: Page, text: str, before: dict | None = None) -> tuple[dict, str]:
-    """What was found of memory, once its line says so and it is not what was there ``before`` any more."""
-    for _ in range(300):
+def memory(page: Page, text: str, wanted: Callable[[dict], bool] = bool) -> tuple[dict, str]:
+    """What was found of memory, once it is what is wanted and its line says so: it asks when the values have come to rest."""
+    for _ in range(600):
         found = shown(page, "HarmonyEmptyLatent", "harmony_length")["memory"]
-        if found is not None and found != before:
+        if found is not None and wanted(found):
             break
         page.page.wait_for_timeout(100)
     said = page.page.wait_for_function(
@@ -312,17 +313,15 @@ def memory(page: Page, text: str, before: dict | None = None) -> tuple[dict, str
 
 def test_memory_is_told_for_the_checkpoint_at_this_size(page, server):
     spec = ClipSpec.nearest(2.0, height=32, width=96, grid=GRID)
-    before = memory(page, "About")[0]
     for name, value in {"fps": 24.0, "seconds": spec.seconds, "width": 96, "height": 32, "batch": 3}.items():
         set_widget(page, "HarmonyEmptyLatent", name, value)
-    page.page.wait_for_timeout(1000)  # it asks when the values have come to rest
-    found, said = memory(page, "About", before)
     asked = {"name": CHECKPOINT, "weight_dtype": "default", "pictures": spec.frames, "width": 96, "height": 32, "fps": 24}
-    assert found == server.get(f"/harmony/memory?{urlencode(asked | {'batch': 3})}")
+    told = server.get(f"/harmony/memory?{urlencode(asked | {'batch': 3})}")
+    found, said = memory(page, "About", lambda found: found == told)
+    assert found == told
     assert "harmony-tiny" not in said
     set_widget(page, "HarmonyLoadCheckpoint", "weight_dtype", "fp8_e4m3fn")
-    page.page.wait_for_timeout(1000)
-    assert memory(page, "About", found)[0]["weights"] < found["weights"]
+    assert memory(page, "About", lambda now: now["weights"] < found["weights"])[0]["weights"] < found["weights"]
     for kind, name, value in (("HarmonyLoadCheckpoint", "weight_dtype", "default"), ("HarmonyEmptyLatent", "batch", 1)):
         set_widget(page, kind, name, value)
     set_widget(page, "HarmonyEmptyLatent", "width", 48)
@@ -427,7 +426,7 @@ def test_a_graph_is_the_same_without_the_frontend(page, running, server):
         other.page.route("**/extensions/harmony_pack/**", lambda route: route.abort())
         other.open()
         other.page.evaluate("(workflow) => app.loadGraphData(workflow)", before["workflow"])
-        other.page.wait_for_timeout(500)
+        other.settle()
         names = other.page.evaluate("app.graph._nodes.flatMap((n) => n.widgets ?? []).map((w) => w.name)")
         assert not WIDGETS & set(names)
         after = other.prompt()
@@ -445,10 +444,9 @@ def test_a_server_without_the_routes_only_tells_less(running, server):
         page.page.route("**/api/harmony/**", lambda route: route.fulfill(status=404, body="none"))
         page.open()
         page.load(graph())
-        page.page.wait_for_timeout(500)
-        text = page.page.evaluate("[...document.querySelectorAll('.harmony-helper')].map((e) => e.textContent).join()")
-        assert "usual grid" in text
-        assert "when the graph has run" in text
+        said = "[...document.querySelectorAll('.harmony-helper')].map((e) => e.textContent).join()"
+        for words in ("usual grid", "when the graph has run"):
+            page.page.wait_for_function(f"(words) => {said}.includes(words)", arg=words)
         set_widget(page, "HarmonyEmptyLatent", "seconds", 1.0)
         assert widget(page, "HarmonyEmptyLatent", "seconds") == 1.0
         assert page.prompt()["output"]["3"]["inputs"]["seconds"] == 1.0
@@ -457,7 +455,6 @@ def test_a_server_without_the_routes_only_tells_less(running, server):
 def test_helpers_can_be_turned_off(running, server):
     with opened(running, server, **{"Harmony.Helpers": False}) as page:
         page.load(graph())
-        page.page.wait_for_timeout(500)
         assert not page.page.is_visible(".harmony-helper")
         set_widget(page, "HarmonyEmptyLatent", "seconds", 1.0)
         assert widget(page, "HarmonyEmptyLatent", "seconds") == 1.0

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from all_in_one import SPEC, save_all_in_one
+from rounding import CHANGED, away
 
 from harmony_core.__main__ import INTERRUPTED, main
 from harmony_core.cli import generate
@@ -85,6 +86,7 @@ def test_words_alone_make_a_clip_of_the_length_the_checkpoint_was_trained_on(che
     assert "note:" not in said.err
 
 
+@pytest.mark.bitwise("program")
 def test_a_seed_gives_the_same_clip_alone_or_among_several(checkpoint, tmp_path, capsys):
     alone, several = tmp_path / "a.mp4", tmp_path / "b.mp4"
     plain = ("--sync-video", 1, "--sync-audio", 1)
@@ -98,7 +100,7 @@ def test_a_seed_gives_the_same_clip_alone_or_among_several(checkpoint, tmp_path,
     assert spec == SPEC
     assert torch.equal(one.video, same.video)
     assert torch.equal(one.audio, same.audio)
-    assert not torch.equal(one.video, other.video)
+    assert away(one.video, other.video) > CHANGED
     assert alone.read_bytes() == (tmp_path / "b-1.mp4").read_bytes()
 
 
@@ -137,6 +139,7 @@ def test_a_video_of_any_size_and_rate_keeps_its_pictures(checkpoint, media, tmp_
     assert read_image(tmp_path / "clip.map.png").shape == read_image(tmp_path / "clip.png").shape
 
 
+@pytest.mark.bitwise("locked")
 def test_a_first_picture_and_a_voice_go_together(checkpoint, media, tmp_path):
     out, latents = tmp_path / "clip.mp4", tmp_path / "l.safetensors"
     words = ("a", "--say", "ABC ab", "--text-video", 4, "--negative", "b", "--save-latents", latents, "--out", out)
@@ -145,8 +148,8 @@ def test_a_first_picture_and_a_voice_go_together(checkpoint, media, tmp_path):
     assert made(checkpoint, *words, *image) == 0
     (one, _), (other, _), (voiceless, _) = (load_latents(tmp_path / f"l{n}.safetensors") for n in ("-0", "-1", ""))
     assert torch.equal(one.video[:, :, 0], other.video[:, :, 0])
-    assert not torch.equal(one.video[:, :, 1], other.video[:, :, 1])
-    assert not torch.equal(one.audio, voiceless.audio)
+    assert away(one.video[:, :, 1], other.video[:, :, 1]) > CHANGED
+    assert away(one.audio, voiceless.audio) > CHANGED
 
 
 def test_size_and_rate_are_the_users(checkpoint, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 import text_encoders
 import torch
 from all_in_one import save_all_in_one
+from rounding import CHANGED, ROUNDING, away
 
 from harmony_core.__main__ import main
 from harmony_core.cli.clip_request import Plan, check_options, plan
@@ -81,6 +82,7 @@ def test_words_make_a_clip_by_ovis_recipe(files, tmp_path, capsys):
     assert "trained on clips of 960 x 960 at 24 fps for 5.04 s" in said.err
 
 
+@pytest.mark.bitwise("program")
 def test_every_text_matters_and_so_does_the_skipped_layer(files, tmp_path):
     base = ("a dog", "--sound", "barking")
     runs = {
@@ -104,8 +106,8 @@ def test_every_text_matters_and_so_does_the_skipped_layer(files, tmp_path):
     assert torch.equal(made_of.pop("again").video, made_of["base"].video)
     plain = made_of.pop("base")
     for name, other in made_of.items():
-        assert not torch.equal(plain.video, other.video), name
-        assert not torch.equal(plain.audio, other.audio), name
+        assert away(plain.video, other.video) > CHANGED, name
+        assert away(plain.audio, other.audio) > CHANGED, name
 
 
 def test_two_files_make_what_one_makes(files, tmp_path):
@@ -113,8 +115,8 @@ def test_two_files_make_what_one_makes(files, tmp_path):
     halves = ("--audio-checkpoint", files / "audio.safetensors", "--ovi-size", "960x960_5s")
     assert made(files, tmp_path / "two.mp4", "a dog", *halves, checkpoint="video.safetensors") == 0
     one, two = latents(tmp_path / "one.mp4"), latents(tmp_path / "two.mp4")
-    assert torch.equal(one.video, two.video)
-    assert torch.equal(one.audio, two.audio)
+    assert away(one.video, two.video) <= ROUNDING
+    assert away(one.audio, two.audio) <= ROUNDING
 
 
 def test_a_pickle_in_half_precision(files, tmp_path):
@@ -127,6 +129,7 @@ def test_a_pickle_in_half_precision(files, tmp_path):
     assert 0 < (half.video - full.video).abs().max() < 0.3 * full.video.abs().max()
 
 
+@pytest.mark.bitwise("copy")
 def test_in_code_what_a_checkpoint_lacks_is_said(files):
     with pytest.raises(ValueError, match="no video codec in it; give the file"):
         Pipeline.load(files / "model_960x960.safetensors")
@@ -150,8 +153,8 @@ def test_a_first_picture_is_kept(files, tmp_path):
     assert made(files, tmp_path / "a.mp4", "a dog", *image) == 0
     assert made(files, tmp_path / "b.mp4", "a cat", *image, "--seed", 5) == 0
     one, other = latents(tmp_path / "a.mp4"), latents(tmp_path / "b.mp4")
-    assert torch.equal(one.video[:, :, 0], other.video[:, :, 0])
-    assert not torch.equal(one.video[:, :, 1], other.video[:, :, 1])
+    assert away(one.video[:, :, 0], other.video[:, :, 0]) <= ROUNDING
+    assert away(one.video[:, :, 1], other.video[:, :, 1]) > CHANGED
 
 
 def test_sound_drives_pictures_and_pictures_sound_with_sync_cfg_beside_the_text(files, tmp_path, capsys):
@@ -166,7 +169,7 @@ def test_sound_drives_pictures_and_pictures_sound_with_sync_cfg_beside_the_text(
     assert (read_video(seen).frames - read_video(files / "ramp.mp4").frames[:, :, :FRAMES]).abs().mean() < 0.03
     assert made(files, tmp_path / "sync.mp4", "a dog", "--sync-video", 3, "--sync-audio", 2) == 0
     assert made(files, tmp_path / "plain.mp4", "a dog") == 0
-    assert not torch.equal(latents(tmp_path / "sync.mp4").audio, latents(tmp_path / "plain.mp4").audio)
+    assert away(latents(tmp_path / "sync.mp4").audio, latents(tmp_path / "plain.mp4").audio) > CHANGED
 
 
 def refused(capsys: pytest.CaptureFixture[str], words: str, *command: object) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from all_in_one import SPEC, all_in_one_config, save_all_in_one
+from rounding import ROUNDING, away
 from safetensors.torch import save_file
 
 from harmony_core.__main__ import main
@@ -155,8 +156,8 @@ def test_a_clip_made_layer_by_layer_is_the_same(checkpoint, tmp_path, lora):
         assert main(["generate", *common, *more, *out]) == 0
         found.append(load_latents(latents)[0])
     for other in found[1:]:
-        assert torch.equal(found[0].video, other.video)
-        assert torch.equal(found[0].audio, other.audio)
+        assert away(found[0].video, other.video) <= ROUNDING
+        assert away(found[0].audio, other.audio) <= ROUNDING
 
 
 @pytest.mark.parametrize(

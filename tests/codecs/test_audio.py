@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from rounding import ROUNDING, away
 
 from harmony_core.codecs.audio import (
     PRESETS,
@@ -93,13 +94,13 @@ def test_a_single_sample_is_a_latent(codec):
 def test_channels_are_averaged(codec):
     left, right = noise(4096), noise(8192)[..., 4096:]
     both = Audio(torch.cat([left, right], dim=1), 16_000)
-    assert torch.equal(codec.encode(both), codec.encode(Audio((left + right) / 2, 16_000)))
+    assert away(codec.encode(both), codec.encode(Audio((left + right) / 2, 16_000))) <= ROUNDING
 
 
 def test_what_is_missing_to_a_whole_latent_is_silence(codec):
     wave = noise(1000)
     padded = torch.nn.functional.pad(wave, (0, 24))
-    assert torch.equal(codec.encode(Audio(wave, 16_000)), codec.encode(Audio(padded, 16_000)))
+    assert away(codec.encode(Audio(wave, 16_000)), codec.encode(Audio(padded, 16_000))) <= ROUNDING
 
 
 def test_rate_does_not_change_what_is_heard(codec):
@@ -166,6 +167,7 @@ def test_six_sigma_decodes_in_every_precision(dtype):
     assert torch.isfinite(half.encode(Audio(noise(3000), 16_000))).all()
 
 
+@pytest.mark.bitwise("program")
 def test_progress_counts_and_cancelling_leaves_nothing(codec):
     told: list[tuple[int, int]] = []
     whole = codec.decode(latents(20), progress=lambda *step: told.append(step), chunk=10)

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from rounding import ROUNDING, away
 from torch import nn
 
 from harmony_core.codecs import audio_vae
@@ -72,7 +73,7 @@ def test_statistics_travel_with_the_weights():
     vae, other = made(), made()
     vae.set_latent_statistics(random(20), random(20).abs() + 0.1)
     other.load_state_dict(vae.state_dict())
-    assert torch.equal(other.encode(mel()), vae.encode(mel()))
+    assert away(other.encode(mel()), vae.encode(mel())) <= ROUNDING
 
 
 def test_posterior_draws_what_it_says():
@@ -143,6 +144,7 @@ def test_wrong_shapes_are_refused():
             vae.decode(torch.zeros(shape))
 
 
+@pytest.mark.bitwise("copy")
 def test_impossible_statistics_are_refused_and_change_nothing():
     vae = made()
     for mean, std in (

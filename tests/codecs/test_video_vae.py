@@ -7,6 +7,7 @@ import weakref
 
 import pytest
 import torch
+from rounding import ROUNDING, away
 from safetensors.torch import save_file
 from torch import nn
 
@@ -81,6 +82,7 @@ def test_two_streams_of_one_codec_do_not_disturb_each_other(vae):
         assert worst(torch.cat([turn[n] for turn in turns], 2), vae.decode(part)) < 1e-5
 
 
+@pytest.mark.bitwise("program")
 def test_a_cancelled_run_leaves_nothing(vae):
     z, x = noise(1, 48, 4, 2, 2), film(1, 3, 13, 32, 32)
     before, latents = vae.decode(z), vae.encode(x)
@@ -186,6 +188,7 @@ def test_a_hosts_layers_are_called_and_give_the_same(vae):
     assert set(calls) == of_decoder
 
 
+@pytest.mark.bitwise("copy")
 def test_patches_fold_and_unfold():
     x = film(2, 3, 3, 4, 6)
     assert torch.equal(unpatchify(patchify(x)), x)
@@ -364,7 +367,7 @@ def test_every_layout_loads_to_the_same_codec(tmp_path, layout):
     assert loaded.config == PRESETS["tiny"]
     assert not any(weight.requires_grad or weight.is_meta for weight in loaded.parameters())
     z = noise(1, 48, 2, 2, 2)
-    assert torch.equal(loaded.decode(z), tiny.decode(z))
+    assert away(loaded.decode(z), tiny.decode(z)) <= ROUNDING
     assert load_video_vae(path, Runtime(dtype=torch.bfloat16)).conv1.weight.dtype == torch.bfloat16
 
 

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +56,19 @@ def chromium() -> str:
     return found
 
 
+_WRONG = """() => {
+    const wrong = (one) => (one.widgets ?? []).filter((widget) => {
+        const values = widget.options?.values
+        return Array.isArray(values) && one.mode !== 2 && !values.includes(widget.value)
+    })
+    return {
+        unknown: app.graph.nodes.filter((one) => !LiteGraph.registered_node_types[one.type]).map((one) => one.type),
+        red: app.graph.nodes.filter((one) => one.has_errors || wrong(one).length).map((one) => one.type),
+        dialogs: [...document.querySelectorAll('[role=dialog]')].map((one) => one.innerText),
+    }
+}"""
+
+
 class Page:
     """The page, and what goes wrong in it.
 
@@ -63,12 +77,18 @@ class Page:
         errors: what the page's console called an error, since it was opened.
     """
 
+    RED_SECONDS = 60
+
     def __init__(self, page: Any, port: int) -> None:
         self.page, self.errors = page, []
+        self._asked: set[Any] = set()
         self._address = f"http://127.0.0.1:{port}/"
         page.set_default_timeout(60_000)
         page.on("console", self._on_console)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("request", self._on_question)
+        for end in ("requestfinished", "requestfailed"):
+            page.on(end, self._on_answer)
 
     def _on_console(self, message: Any) -> None:
         where = message.location.get("url", "")
@@ -83,10 +103,42 @@ class Page:
         if message.text.startswith("Harmony:"):
             self.errors.append(message.text)
 
+    def _on_question(self, asked: Any) -> None:
+        self._asked.add(asked)
+
+    def _on_answer(self, asked: Any) -> None:
+        self._asked.discard(asked)
+
     def open(self) -> None:
-        """Until there is a graph."""
+        """Until there is a graph, and all is there that the page asks for when it starts."""
         self.page.goto(self._address, timeout=START_MILLISECONDS)
         self.page.wait_for_function("window.app?.canvas?.graph", timeout=START_MILLISECONDS)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until the page has drawn and been idle twice without waiting for an answer: however long that takes."""
+        quiet, end = 0, time.monotonic() + START_MILLISECONDS / 1000
+        while quiet < 2:
+            self.page.evaluate(
+                "() => new Promise((done) => requestAnimationFrame(() => requestIdleCallback(() => done(), {timeout: 5000})))"
+            )
+            # A player keeps its answer open for as long as it likes.
+            quiet = 0 if any(one.resource_type != "media" for one in self._asked) else quiet + 1
+            assert time.monotonic() < end, f"the page waits for {[one.url for one in self._asked]}"
+
+    def show(self, graph: dict[str, Any]) -> dict[str, list[str]]:
+        """Open a graph as it was saved, and wait until nothing of it is red any more, or is so for good.
+
+        Returns:
+            The nodes the page does not know, those it shows red, and what it complains of.
+        """
+        self.page.evaluate("(graph) => app.loadGraphData(graph, true, true, null)", graph)
+        end = time.monotonic() + self.RED_SECONDS
+        while True:
+            self.settle()
+            wrong = self.page.evaluate(_WRONG)
+            if not wrong["unknown"] + wrong["red"] or time.monotonic() > end:
+                return wrong
 
     def load(self, graph: dict[str, Any]) -> None:
         """A graph in API format, in the place of what is there; its nodes are known by their names there."""
@@ -94,10 +146,10 @@ class Page:
             """async (graph) => {
                 app.graph.clear()
                 await app.loadApiJson(graph, 'test')
-                await new Promise((done) => setTimeout(done, 300))
             }""",
             graph,
         )
+        self.settle()
 
     def prompt(self) -> dict[str, Any]:
         """What would be queued now, and what would be saved."""
@@ -114,7 +166,7 @@ class Page:
             }""",
             kind,
         )
-        self.page.wait_for_timeout(500)
+        self.settle()
 
     def run(self) -> None:
         """Queue the graph and wait for its end."""
@@ -128,9 +180,9 @@ class Page:
                 const started = await app.queuePrompt(0, 1)
                 if (!started) throw Error('the page did not queue the graph')
                 await end
-                await new Promise((done) => setTimeout(done, 300))
             }"""
         )
+        self.settle()
 
 
 @contextmanager

@@ -17,5 +17,5 @@ def test_groups_share_a_row():
 def test_sinusoidal_is_cosines_then_sines_from_fast_to_slow():
     features = sinusoidal(torch.tensor([[0.0, 3.0]]), 8)
     assert features.shape == (1, 2, 8)
-    assert features[0, 0].tolist() == [1] * 4 + [0] * 4
+    assert features[0, 0].tolist() == pytest.approx([1] * 4 + [0] * 4, abs=1e-6)
     assert features[0, 1, [0, 4]].tolist() == pytest.approx([math.cos(3), math.sin(3)], abs=1e-6)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from rounding import ROUNDING, away
 
 from harmony_core.measure.sound_source import agreement, overlay, source_masks
 
@@ -67,7 +68,7 @@ def test_clips_do_not_touch_each_other():
     both = torch.cat([moving(), moving().flip(3) * 5])
     masks = source_masks(both, (32, 48), **SETTINGS, spread=0.1)
     for number in range(2):
-        assert torch.allclose(masks[number], source_masks(both[number : number + 1], (32, 48), **SETTINGS, spread=0.1)[0])
+        assert away(masks[number], source_masks(both[number : number + 1], (32, 48), **SETTINGS, spread=0.1)[0]) <= ROUNDING
 
 
 def test_one_latent_and_an_empty_map_are_masks_too():
@@ -85,7 +86,7 @@ def test_the_overlay_is_the_picture_at_strength_0_and_orange_at_the_source():
     pictures = torch.rand(2, 8, 8, 3, generator=torch.Generator().manual_seed(0))
     masks = torch.zeros(2, 8, 8)
     masks[:, 2, 3] = 1
-    assert torch.equal(overlay(pictures, masks, 0.0), pictures)
+    assert away(overlay(pictures, masks, 0.0), pictures) <= ROUNDING
     shown = overlay(pictures, masks, 1.0)
     assert 0 <= shown.min() <= shown.max() <= 1
     red, _, blue = shown[0, 2, 3]

@@ -81,6 +81,7 @@ def test_a_changed_rate_shows_what_is_there_in_the_middle_of_each_frame(encode: 
     assert abs(video.seconds - 60 / float(stored)) <= 0.5 / wanted + 1e-3
 
 
+@pytest.mark.bitwise("file")
 def test_a_part_of_a_video_is_the_part_of_the_whole(encode: Encode):
     long_distance = {"g": "300"}
     path = encode("a.mp4", _video(frames=numbered(60), codec="libx264", pixel_format="yuv420p", options=long_distance))
@@ -260,6 +261,7 @@ def test_odd_sizes_are_read_as_they_are_and_brought_to_any_other(encode: Encode)
         assert ((frames + 1) * 127.5 - 200).abs().max() <= 1
 
 
+@pytest.mark.bitwise("copy")
 def test_cover_crops_evenly_and_fit_shows_all(tmp_path: Path):
     Image.fromarray(QUARTERS).save(tmp_path / "a.png")
     cover = levels(read_image(tmp_path / "a.png", size=(40, 40)))

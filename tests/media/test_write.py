@@ -98,6 +98,7 @@ def test_a_single_picture_and_sound_longer_or_shorter_are_written_as_given(tmp_p
 
 
 @pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.bitwise("file")
 def test_a_wav_keeps_every_sample_to_half_a_step_or_exactly(tmp_path: Path, channels: int):
     sound = noise(20_000, channels)
     write_wav(tmp_path / "a.wav", Audio(sound, 16_000))

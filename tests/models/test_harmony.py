@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from rounding import ROUNDING, away
 from small import small_conditioning, small_config, small_latents, small_model
 
 from harmony_core.types import AV, Modality
@@ -35,8 +36,8 @@ def test_what_a_masked_reference_holds_is_never_heard():
     other = dataclasses.replace(told, reference=torch.cat([told.reference[:1], told.reference[1:] + 9]))
     times = AV.both(torch.full((2, 1), 0.5))
     one, two = (model(x, times, model.prepare(c, 2)) for c in (told, other))
-    assert torch.equal(one.video, two.video)
-    assert torch.equal(one.audio, two.audio)
+    assert away(one.video, two.video) <= ROUNDING
+    assert away(one.audio, two.audio) <= ROUNDING
 
 
 def test_has_reference_wants_a_reference_and_a_mask():

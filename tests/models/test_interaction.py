@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from rounding import CHANGED, ROUNDING, away
 from small import small_conditioning, small_config, small_latents, small_model
 
 from harmony_core.layers.attention import KeysValues
@@ -89,6 +90,7 @@ def test_the_window_is_the_papers_size():
     assert set(near[:, 10:-10].sum(0).tolist()) == {3}
 
 
+@pytest.mark.bitwise("mask")
 def test_gradient_from_outside_the_window_is_exactly_zero():
     frames, length, window = 7, 34, 1
     layer, exchanges, config = setting(frames, length, window=window)
@@ -107,6 +109,7 @@ def test_gradient_from_outside_the_window_is_exactly_zero():
             assert torch.equal(touched, mask[i])
 
 
+@pytest.mark.bitwise("mask")
 def test_where_nothing_is_adjacent_nothing_changes_and_gradients_are_finite():
     layer, exchanges, _ = setting(13, 8)
     link = layer.links(Modality.VIDEO)["main"]
@@ -141,9 +144,9 @@ def test_a_new_interaction_is_silent_the_joint_model_is_its_two_branches(kind, s
     context = model.prepare(told, 2)
     times = AV(torch.rand(2, 3), torch.rand(2, 12))
     joint = model(x, times, context)
-    assert torch.equal(joint.video, model.video(x.video, times.video, told.video_caption))
+    assert away(joint.video, model.video(x.video, times.video, told.video_caption)) <= ROUNDING
     for m in Modality:
-        assert torch.equal(joint[m], model.forward_alone(m, x[m], times[m], context))
+        assert away(joint[m], model.forward_alone(m, x[m], times[m], context)) <= ROUNDING
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -157,6 +160,7 @@ def test_each_stream_reads_the_other(kind):
         assert (base[m] - other[m]).abs().max() > 1e-3
 
 
+@pytest.mark.bitwise("copy")
 def test_style_alignment_changes_reference_tokens_alone_in_its_own_layer():
     layer, exchanges, _ = setting(5, 22)
     link = layer.links(Modality.AUDIO)["style"]
@@ -165,7 +169,7 @@ def test_style_alignment_changes_reference_tokens_alone_in_its_own_layer():
     assert torch.equal(out[:, 3:], target.body)
     k, v = link.attn.keys_values(link.norm_source(source.body))
     expected = target.prefix + link.attn.o(link.attn.attend(link.attn.queries(link.norm(target.prefix)), KeysValues(k, v)))
-    assert torch.allclose(out[:, :3], expected)
+    assert away(out[:, :3], expected) <= ROUNDING
     assert not link.wanted(0)
 
 
@@ -186,5 +190,5 @@ def test_cmc_resamples_by_time_and_broadcasts_over_space():
 
 def test_unaligned_positions_differ_from_aligned_ones():
     a, b = (align(small_config(positions=p), 13, 64, 24.0) for p in ("exact", "index"))
-    assert not torch.equal(a.video.source_turn, b.video.source_turn)
-    assert torch.equal(a.video.rows.index, b.video.rows.index)
+    assert away(a.video.source_turn, b.video.source_turn) > CHANGED
+    assert a.video.rows.index.tolist() == b.video.rows.index.tolist()

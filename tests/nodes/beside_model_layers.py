@@ -10,7 +10,7 @@ comfy.cli_args.args.cpu = True
 
 import comfy.model_management  # noqa: E402
 import torch  # noqa: E402
-from beside_nodes import load_pack, sample  # noqa: E402
+from beside_nodes import CHANGED, ROUNDING, away, load_pack, sample  # noqa: E402
 from comfy.nested_tensor import NestedTensor  # noqa: E402
 from comfy_extras.nodes_slg import SkipLayerGuidanceDiT  # noqa: E402
 
@@ -37,10 +37,6 @@ def skipped(args, _extra):
     return args
 
 
-def equal(first: list, second: list) -> bool:
-    return all(map(torch.equal, first, second))
-
-
 def patches(patcher, run) -> dict:
     """Every layer replaced by itself, and one left out."""
     seen = []
@@ -53,11 +49,11 @@ def patches(patcher, run) -> dict:
     plain = run(patcher)
     kept, without = run(replaced(patcher, itself, *range(LAYERS))), run(replaced(patcher, skipped, 1))
     return {
-        "itself_changes_nothing": equal(plain, kept),
+        "itself_changes_nothing": away(kept, plain) <= ROUNDING,
         "numbers": sorted({(index, total) for index, total, _ in seen}),
         "streams": sorted({there for *_, there in seen}),
-        "without_one_is_another": not torch.equal(plain[0], without[0]),
-        "undone": equal(plain, run(patcher)),
+        "without_one_is_another": away(without[0], plain[0]) > CHANGED,
+        "undone": away(run(patcher), plain) <= ROUNDING,
     }
 
 
@@ -77,7 +73,7 @@ def skip_layer_guidance(patcher, run) -> dict:
     guided = SkipLayerGuidanceDiT.execute(patcher, scale=3.0, start_percent=0.0, end_percent=1.0, double_layers="1").result[0]
     plain, kept, along = run(patcher), run(guided), without_memory(run, guided)
     return {
-        "guidance_changes": not torch.equal(plain[0], kept[0]),
+        "guidance_changes": away(kept[0], plain[0]) > CHANGED,
         "away_without_a_kept_driver": max(float((a - b).abs().max()) for a, b in zip(kept, along, strict=True)),
     }
 

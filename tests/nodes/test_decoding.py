@@ -1,14 +1,15 @@
 """Harmony Decode: in the memory there is, of batches, with other VAEs, and cancelled."""
 
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from all_in_one import save_all_in_one
+from comfy_events import Events
 from comfy_server import Failed
 from comfyui import run_beside_comfy
 from graphs import FRAMES, HEIGHT, WIDTH, clip_graph, node, sampled_by_stock
+from rounding import CHANGED, ROUNDING, away
 
 from harmony_core.media import read_audio
 
@@ -41,6 +42,7 @@ def test_too_little_memory_for_the_smallest_pieces_is_one_sentence(found, case, 
     assert "\n" not in found[case]
 
 
+@pytest.mark.bitwise("program")
 def test_a_codec_that_ran_out_of_memory_decodes_as_before(found):
     assert found["after_no_memory"] == 0
 
@@ -61,6 +63,7 @@ def test_the_progress_bar_rises_to_its_end(found):
 
 
 @pytest.mark.parametrize("vae", ["ours", "stock"])
+@pytest.mark.bitwise("program")
 def test_cancelling_stops_at_once_and_leaves_the_next_decoding_identical(found, vae):
     assert found[f"{vae}_cancelled_after"] == 1
     assert found[f"{vae}_after_cancelling"] == found["after_no_memory" if vae == "ours" else "stock"]
@@ -80,9 +83,9 @@ def test_a_batch_is_decoded_whole_or_one_clip_of_it(server):
     whole, *parts = (server.kept(name) for name in ("all", "first", "second"))
     assert tuple(whole["images"].shape) == (2 * FRAMES, HEIGHT, WIDTH, 3)
     assert tuple(whole["wave"].shape) == (1, 1, 2 * round(FRAMES / 24 * 16_000))
-    assert torch.equal(whole["images"], torch.cat([part["images"] for part in parts]))
-    assert torch.equal(whole["wave"], torch.cat([part["wave"] for part in parts], -1))
-    assert not torch.equal(parts[0]["images"], parts[1]["images"])
+    assert away(whole["images"], torch.cat([part["images"] for part in parts])) <= ROUNDING
+    assert away(whole["wave"], torch.cat([part["wave"] for part in parts], -1)) <= ROUNDING
+    assert away(parts[0]["images"], parts[1]["images"]) > CHANGED
 
 
 def test_one_clip_of_a_batch_becomes_a_video(server):
@@ -124,6 +127,7 @@ def interrupted_node(server, number: str) -> str:
     return messages["execution_interrupted"]["node_type"]
 
 
+@pytest.mark.bitwise("program")
 def test_cancelling_while_decoding_leaves_the_next_run_identical(server):
     def graph(name: str, seconds: float, size: int) -> dict:
         made = clip_graph()
@@ -134,13 +138,12 @@ def test_cancelling_while_decoding_leaves_the_next_run_identical(server):
         return made
 
     server.run(graph("before", 25 / 24, 64))
-    number = server.queue(graph("never", 1001 / 24, 512))
-    while "running" not in server.states(number):
-        time.sleep(0.02)
-    time.sleep(2)
-    server.post("/interrupt", {})
-    with pytest.raises(Failed, match="interrupted"):
-        server.finish(number)
+    with Events(server.port) as events:
+        number = server.queue(graph("never", 1001 / 24, 512), events.name)
+        events.until_under_way("clip")
+        server.post("/interrupt", {})
+        with pytest.raises(Failed, match="interrupted"):
+            server.finish(number)
     assert interrupted_node(server, number) == "HarmonyDecode"
     again = graph("after", 25 / 24, 64)
     again["clip"]["inputs"]["clip"] = 1  # another value, so that it is decoded again

@@ -27,6 +27,7 @@ def test_a_model_made_again(found, what):
 
 
 @pytest.mark.parametrize("what", ["saved_text_encoder_is_the_changed_one", "saved_codec_is_the_connected_one"])
+@pytest.mark.bitwise("copy")
 def test_a_checkpoint_that_comfyui_saved(found, what):
     assert found[what]
 

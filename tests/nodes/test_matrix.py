@@ -5,6 +5,7 @@ from functools import cache
 import pytest
 import torch
 from graphs import SEED, TASKS, clip_graph, node, sampled, sampled_by_parts, sampled_by_stock
+from rounding import CHANGED, ROUNDING, away
 from standalone import far, standalone
 
 from harmony_core.flow import draw_noise
@@ -78,6 +79,7 @@ def given(task: str, kept: dict[str, torch.Tensor], side: str) -> torch.Tensor |
 @pytest.mark.parametrize("walk", WALKS)
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("kind", NODES)
+@pytest.mark.bitwise("locked")
 def test_cell(cell, pipeline, inputs, kind, task, walk):
     kept = cell(kind, task, walk)
     before = given(task, kept, "before")
@@ -94,13 +96,14 @@ def test_cell(cell, pipeline, inputs, kind, task, walk):
         assert far(kept, standalone(pipeline, inputs, task, guidance, steps=STEPS)) <= NEAR
     if kind == "SamplerCustomAdvanced":
         stock = cell("KSampler", task, walk)
-        assert all(torch.equal(kept[key], stock[key]) for key in kept)
+        assert away(kept, stock) <= ROUNDING
     if kind == "HarmonyKSampler":
         parts = cell(GUIDER, task, walk)
         assert far(kept, AV(parts["after.video"], parts["after.audio"])) <= NEAR
 
 
 @pytest.mark.parametrize("walk", WALKS)
+@pytest.mark.bitwise("program")
 def test_the_same_seed_gives_the_same_clip_and_another_one_another(server, cell, walk):
     kept = cell("HarmonyKSampler", "first", walk)
     graph = graph_of("HarmonyKSampler", "first", walk, "same")
@@ -114,7 +117,7 @@ def test_the_same_seed_gives_the_same_clip_and_another_one_another(server, cell,
     for key in kept:
         assert torch.equal(kept[key], same[key])
         if key.startswith("after"):
-            assert not torch.equal(kept[key], other[key])
+            assert away(kept[key], other[key]) > CHANGED
 
 
 def test_every_sampler_takes_the_same_steps_in_both_nodes(server):

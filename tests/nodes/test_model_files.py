@@ -5,6 +5,7 @@ import torch
 from all_in_one import save_all_in_one
 from comfy_server import Failed
 from graphs import FRAMES, clip_graph, node, sampled, sampled_by_stock
+from rounding import ROUNDING, away
 from safetensors.torch import save_file
 
 from harmony_core.codecs.video_vae import PRESETS, VideoVAE
@@ -52,6 +53,7 @@ def test_stock_vaes_beside_a_model_alone(server):
     assert kept["wave"].shape[-1] == round(5 / 24 * 44_100)
 
 
+@pytest.mark.bitwise("locked")
 def test_stock_vaes_give_the_clip_its_sound_and_its_silence(server):
     folder = server.base / "models" / "vae"
     folder.mkdir(exist_ok=True)
@@ -130,7 +132,7 @@ def test_a_lora_of_another_model_changes_nothing(server):
     server.run(graph)
     server.run(sampled_by_stock(clip_graph(), "no lora"))
     found, plain = server.kept("other lora"), server.kept("no lora")
-    assert all(torch.equal(found[key], plain[key]) for key in plain)
+    assert away(found, plain) <= ROUNDING
     assert "lora key not loaded" in server.text()
 
 

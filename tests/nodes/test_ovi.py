@@ -13,6 +13,7 @@ from comfy_server import Failed
 from comfyui import run_beside_comfy
 from graphs import SEED, Graph, node
 from ovi_forms import in_eight_bits, quanto
+from rounding import CHANGED, ROUNDING, away
 from safetensors.torch import load_file, save_file
 from small import small_branch, small_model
 from standalone import far
@@ -164,10 +165,6 @@ def made(server, graph: Graph, name: str = "ovi", **changes) -> dict[str, torch.
     return {key: value for key, value in server.kept(name).items() if key.startswith("after")}
 
 
-def same(one: dict, other: dict) -> bool:
-    return all(torch.equal(one[key], other[key]) for key in one)
-
-
 @pytest.mark.parametrize("task", ["joint", "audio", "video", "first"])
 def test_every_task_equals_the_pipeline(ovi, reference, task):
     found = made(ovi, clip_graph(task))
@@ -175,6 +172,7 @@ def test_every_task_equals_the_pipeline(ovi, reference, task):
 
 
 @pytest.mark.parametrize("task", ["joint", "audio", "video", "first"])
+@pytest.mark.bitwise("locked")
 def test_what_is_given_comes_back_bit_for_bit(ovi, task):
     ovi.run(sampled(clip_graph(task), "given"))
     kept = ovi.kept("given")
@@ -254,7 +252,7 @@ def plain(ovi):
 @pytest.mark.parametrize("order", [(VIDEO_HALF, AUDIO_HALF), (AUDIO_HALF, VIDEO_HALF)], ids=["video first", "audio first"])
 def test_two_halves_in_either_order_are_the_whole(ovi, plain, order):
     first, second = order
-    assert same(plain, made(ovi, clip_graph(checkpoint=first, other_half=second)))
+    assert away(plain, made(ovi, clip_graph(checkpoint=first, other_half=second))) <= ROUNDING
 
 
 @pytest.mark.parametrize("form", ["fp8", "scaled", "quanto"])
@@ -271,7 +269,7 @@ def test_a_model_saved_by_modelsave_gives_the_same(ovi, plain):
     graph["save"] = node("ModelSave", model=["load", 0], filename_prefix="diffusion_models/ovi")
     ovi.run(graph)
     (written,) = (ovi.base / "output" / "diffusion_models").glob("ovi*.safetensors")
-    assert same(plain, made(ovi, clip_graph(checkpoint=written.name)))
+    assert away(plain, made(ovi, clip_graph(checkpoint=written.name))) <= ROUNDING
 
 
 def test_a_lora_reaches_both_towers_and_what_is_between_them_and_is_taken_away(ovi, reference, plain):
@@ -294,8 +292,8 @@ def test_a_lora_reaches_both_towers_and_what_is_between_them_and_is_taken_away(o
     found = made(ovi, graph, model=["lora", 0])
     wanted = reference("joint", text_guidance(TEXT, skip_layers=(11,)), lora=folder / "ovi.safetensors")
     assert far(found, wanted) <= NEAR
-    assert not same(plain, found)
-    assert same(plain, made(ovi, clip_graph()))
+    assert away(plain, found) > CHANGED
+    assert away(plain, made(ovi, clip_graph())) <= ROUNDING
 
 
 def test_a_renamed_file_takes_its_size_from_the_user_and_the_prompt_its_form(ovi):
@@ -313,7 +311,7 @@ def test_a_renamed_file_takes_its_size_from_the_user_and_the_prompt_its_form(ovi
 
 def test_dreamid_runs_as_ovi_where_it_is_asked_to(ovi, plain):
     before = ovi.text()
-    assert same(plain, made(ovi, clip_graph(checkpoint="dreamid_omni.safetensors", ovi_size="720x720_5s")))
+    assert away(plain, made(ovi, clip_graph(checkpoint="dreamid_omni.safetensors", ovi_size="720x720_5s"))) <= ROUNDING
     assert "its reference pictures and voices" in ovi.text().removeprefix(before)
 
 

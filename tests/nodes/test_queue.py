@@ -130,6 +130,7 @@ def check_next(server: Server, wanted: Tensors) -> None:
 
 
 @pytest.mark.parametrize("where", ["sampled", "clip"])
+@pytest.mark.bitwise("program")
 def test_cancelling_leaves_the_next_run_identical(server, reference, where):
     long = whole(steps=1000 if where == "sampled" else 1, sync_video=1.0, sync_audio=1.0)
     long["latent"]["inputs"]["seconds"] = 193 / 24
@@ -154,6 +155,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.bitwise("program")
 def test_a_failure_leaves_the_next_run_identical(server, reference, failure):
     break_it, message = FAILURES[failure]
     graph = whole(steps=3)
@@ -163,11 +165,13 @@ def test_a_failure_leaves_the_next_run_identical(server, reference, failure):
     check_next(server, reference[SMALL])
 
 
+@pytest.mark.bitwise("program")
 def test_two_models_take_turns(server, reference):
     for name in (TINY, SMALL, TINY):
         assert same(made(server, whole(name, steps=2)), reference[name])
 
 
+@pytest.mark.bitwise("program")
 def test_freed_and_loaded_again_it_makes_the_same(server, reference):
     server.post("/free", {"unload_models": True, "free_memory": True})
     for _ in range(10):
@@ -189,6 +193,7 @@ def restarted(server, reference):
     return server
 
 
+@pytest.mark.bitwise("program")
 def test_another_process_makes_the_same_bits(restarted, reference):
     assert same(made(restarted, whole(steps=2)), reference[SMALL])
 

@@ -1,7 +1,6 @@
 """Graphs that earlier versions of the pack saved: they load as they were saved, by the API and on ComfyUI's page."""
 
 import json
-from typing import Any
 
 import pytest
 from browser import browser, frontend, opened
@@ -99,30 +98,10 @@ def test_a_saved_graph_is_queued(server, name):
 def test_a_saved_graph_opens_with_its_values_in_their_places(page, name):
     """What the page would queue is what was saved; only inputs that are new are added."""
     api, ui = KEPT[name]
-    assert opened_graph(page, ui) == {"unknown": [], "red": [], "dialogs": []}
+    assert page.show(ui) == {"unknown": [], "red": [], "dialogs": []}
     queued = page.prompt()["output"]
     assert queued.keys() == api.keys()
     for key, one in api.items():
         assert queued[key]["class_type"] == one["class_type"]
         assert {given: queued[key]["inputs"].get(given) for given in one["inputs"]} == one["inputs"], one["class_type"]
     assert page.errors == []
-
-
-def opened_graph(page: Any, ui: dict[str, Any]) -> dict[str, list[str]]:
-    """Open a graph on the page; the nodes it does not know, those it shows red, and what it complains of."""
-    return page.page.evaluate(
-        """async (graph) => {
-            await app.loadGraphData(graph, true, true, null)
-            await new Promise((done) => setTimeout(done, 1000))
-            const wrong = (one) => (one.widgets ?? []).filter((widget) => {
-                const values = widget.options?.values
-                return Array.isArray(values) && one.mode !== 2 && !values.includes(widget.value)
-            })
-            return {
-                unknown: app.graph.nodes.filter((one) => !LiteGraph.registered_node_types[one.type]).map((one) => one.type),
-                red: app.graph.nodes.filter((one) => one.has_errors || wrong(one).length).map((one) => one.type),
-                dialogs: [...document.querySelectorAll('[role=dialog]')].map((one) => one.innerText),
-            }
-        }""",
-        ui,
-    )

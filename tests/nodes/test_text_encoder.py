@@ -11,6 +11,7 @@ from all_in_one import all_in_one_config
 from comfy_server import Failed
 from comfyui import find_comfy, find_python, run_beside_comfy
 from graphs import HEIGHT, SEED, WIDTH, Graph, node
+from rounding import CHANGED, ROUNDING, away
 from safetensors.torch import save_file
 from small import small_branch, small_model
 
@@ -166,8 +167,8 @@ def test_umt5_in_its_full_size_through_the_stock_cliploader(words):
         path.unlink()
     assert all(bool(x.isfinite().all()) for one in kept.values() for x in one.values())
     # The streams are deaf to each other: both captions of the picture are the same, and only one of the sounds is told.
-    assert torch.equal(kept["both"]["after.video"], kept["stock"]["after.video"])
-    assert not torch.equal(kept["both"]["after.audio"], kept["stock"]["after.audio"])
+    assert away(kept["both"]["after.video"], kept["stock"]["after.video"]) <= ROUNDING
+    assert away(kept["both"]["after.audio"], kept["stock"]["after.audio"]) > CHANGED
     assert words.text().count("clip missing") == before
 
 

@@ -260,6 +260,7 @@ def test_the_given_picture_is_the_first(studio):
     assert difference[0] < min(12, difference.mean())
 
 
+@pytest.mark.bitwise("locked")
 def test_only_the_freed_seconds_sound_anew(studio):
     before, after = studio.clips("new-sound-for-seconds-1-to-2").values()
     np.testing.assert_array_equal(before.pictures, after.pictures)
@@ -300,6 +301,7 @@ def tensor(values: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
 
 
+@pytest.mark.bitwise("program")
 def test_picture_and_sound_go_together_better_than_those_of_two_clips(studio):
     """The floor: the same pictures beside the sounds of the other workflows, where those are others.
 
@@ -331,6 +333,7 @@ def test_the_sound_made_for_a_video_goes_with_it(studio):
     assert score(clip, clip) > 0.3
 
 
+@pytest.mark.bitwise("program")
 def test_the_client_queues_a_workflow_and_fetches_its_clip(studio, tmp_path):
     expected = studio.clips("text-to-audio-video")
     script, graph = FOLDER / "api" / "client.py", FOLDER / "api" / "text-to-audio-video.json"
@@ -361,32 +364,14 @@ def page(studio):
 def test_every_workflow_opens_and_runs_in_a_browser(studio, page, workflow, tmp_path):
     """As a person opens it: from the template browser, nothing missing, nothing red, Run."""
     place = f"workflow_templates/{PACK}/{workflow.name}.json"
-    shown = page.page.evaluate(
-        """async (place) => {
-            const graph = await (await fetch(app.api.apiURL('/' + place))).json()
-            await app.loadGraphData(graph, true, true, null)
-            await new Promise((done) => setTimeout(done, 1500))
-            const wrong = (one) => (one.widgets ?? []).filter((widget) => {
-                const values = widget.options?.values
-                return Array.isArray(values) && one.mode !== 2 && !values.includes(widget.value)
-            })
-            return {
-                unknown: app.graph.nodes.filter((one) => !LiteGraph.registered_node_types[one.type]).map((one) => one.type),
-                red: app.graph.nodes.filter((one) => one.has_errors || wrong(one).length).map((one) => one.type),
-                dialogs: [...document.querySelectorAll('[role=dialog]')].map((one) => one.innerText),
-                boxes: app.graph.nodes.map((one) => [one.pos[0], one.pos[1] - 30, one.size[0], one.size[1] + 30]),
-            }
-        }""",
-        place,
-    )
-    assert shown["unknown"] == shown["red"] == shown["dialogs"] == []
-    boxes = shown["boxes"]
+    graph = page.page.evaluate("async (place) => (await fetch(app.api.apiURL('/' + place))).json()", place)
+    assert page.show(graph) == {"unknown": [], "red": [], "dialogs": []}
+    boxes = page.page.evaluate("app.graph.nodes.map((one) => [one.pos[0], one.pos[1] - 30, one.size[0], one.size[1] + 30])")
     assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[i + 1 :] if overlap(a, b)]
     assert page.prompt()["output"] == api_of(workflow)
     folder = Path(os.environ.get("HARMONY_SCREENSHOTS", tmp_path))
     page.page.keyboard.press(".")
     page.run()
-    page.page.wait_for_timeout(1500)
     page.page.screenshot(path=str(folder / f"{workflow.script_name}.png"))
     played = page.page.evaluate(
         """() => app.graph.nodes.filter((one) => one.type === 'SaveVideo' && one.mode !== 2)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rounding import ROUNDING, away
 
 from harmony_core.codecs.audio import AudioCodec, AudioCodecConfig, audio_codec_preset
 from harmony_core.codecs.audio_vae import AudioVAEConfig
@@ -179,6 +180,7 @@ def test_mel_spectrogram_is_mmaudios(expected):
     close(log_mel(sound(), MelConfig()), expected["mel"])
 
 
+@pytest.mark.bitwise("copy")
 def test_new_codec_has_the_published_mel_statistics(expected):
     vae = AudioCodec(SMALL).audio_vae
     for name in STORED:
@@ -214,9 +216,9 @@ def test_old_and_new_names_of_weight_norm_are_the_same(tables, codec):
     }
     assert old.keys() != vocoder.keys()
     state = from_mmaudio(vae, old)
-    assert all(torch.equal(value, state[key]) for key, value in codec.state_dict().items())
+    assert away(codec.state_dict(), {key: state[key] for key in codec.state_dict()}) <= ROUNDING
 
 
 def test_comfyuis_table_of_a_codec_reads_back(codec):
     state = from_comfyui(to_comfyui(codec.state_dict()))
-    assert all(torch.equal(value, state[key]) for key, value in codec.state_dict().items())
+    assert away(codec.state_dict(), {key: state[key] for key in codec.state_dict()}) <= ROUNDING

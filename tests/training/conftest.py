@@ -18,7 +18,6 @@ from harmony_core.training.config import DataConfig, ModelRun, ObjectiveConfig, 
 from harmony_core.training.store import Entry, writing
 from harmony_core.types import AV
 
-torch.set_num_threads(1)
 GRID = Grid(patch=1)
 SPEC = ClipSpec(frames=9, height=32, width=32, grid=GRID)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import text_encoders
 import torch
+from rounding import CHANGED, ROUNDING, away
 from safetensors.torch import load_file
 from small import small_branch, small_model
 
@@ -123,6 +124,7 @@ def batch_of(cache, config, *, step: int = 0, **objective):
 
 
 @pytest.mark.parametrize("modality", Modality)
+@pytest.mark.bitwise("copy")
 def test_training_tells_a_model_what_sampling_tells_it(make_cache, config, encoder, codecs, modality):
     """Bit for bit: umT5 is computed in bfloat16 and its tokens are kept in it. Stills have their captions, without speech."""
     cache = make_cache("c", config, null_pairs=0.5)
@@ -141,7 +143,7 @@ def test_training_tells_a_model_what_sampling_tells_it(make_cache, config, encod
         )
         conditions = pipeline.conditioning(request, 1)
         asked = told(model, modality, lambda conditions=conditions: model.prepare(conditions, 1))
-        assert torch.equal(row, asked[0]), entry
+        assert away(row, asked[0]) <= ROUNDING, entry
     assert len({row.numpy().tobytes() for row in learnt}) > 2
 
 
@@ -150,6 +152,7 @@ def drawn(cache, batch) -> list[int]:
     return [next(n for n in range(len(cache)) if torch.equal(cache.latents([n]).video[0], x)) for x in batch.data.video]
 
 
+@pytest.mark.bitwise("copy")
 def test_what_is_left_out_is_the_model_s_nothing_or_the_empty_prompt(make_cache, config, encoder):
     cache, model = make_cache("c", config), small_model(config)
     empty = load_text_encoder(encoder)("")[0]
@@ -170,7 +173,7 @@ def test_what_is_left_out_is_the_model_s_nothing_or_the_empty_prompt(make_cache,
         assert 0 < sum(lost) < len(lost)
     losses = [float(Objective(model)(batch_of(cache, config, **{drop: 1.0}))["loss"]) for drop in ("text_drop", "caption_drop")]
     spoken = config.speech is not None
-    assert (losses[0] == losses[1]) != spoken  # the transcript is text too
+    assert (abs(losses[0] / losses[1] - 1) > 1e-4) == spoken  # the transcript is text too
 
 
 @pytest.mark.parametrize("field", ["video_caption", "audio_caption"])
@@ -179,7 +182,8 @@ def test_another_caption_is_another_loss(make_cache, config, field):
     for name, text in (("a", "a red ball"), ("again", "a red ball"), ("b", "a blue bus")):
         entries = (dataclasses.replace(ENTRIES[0], **{field: text}), *ENTRIES[1:])
         objective[name] = Objective(model)(batch_of(make_cache(name, config, entries), config))["loss"]
-    assert objective["a"] == objective["again"] != objective["b"]
+    assert away(objective["again"], objective["a"]) <= ROUNDING
+    assert away(objective["b"], objective["a"]) > CHANGED
 
 
 def test_the_model_s_nothing_learns_where_it_is_told(make_cache):
@@ -192,6 +196,7 @@ def test_the_model_s_nothing_learns_where_it_is_told(make_cache):
         assert all(bool(p.grad is not None and p.grad.any()) == bool(drop) for p in objective.model.null.values())
 
 
+@pytest.mark.bitwise("program")
 def test_a_resumed_run_is_the_uninterrupted_one(make, make_cache, config, tmp_path):
     def stop(done: int, total: int) -> None:
         if done == 4:

@@ -23,6 +23,7 @@ def components():
     return principal_components([(x[:2], even(x[:2])), (x[2:], even(x[2:]))], 47)  # 48 blocks vary in 47 directions
 
 
+@pytest.mark.bitwise("copy")
 def test_blocks_hold_each_pixel_once_and_the_first_frame_four_times():
     x = torch.randn(2, 3, 9, 32, 48)
     blocks = blocks_of(x)

@@ -124,6 +124,7 @@ def test_every_third_null_pair_is_even_grey(tmp_path, codecs):
     assert [torch.allclose(video, grey, atol=2e-3) for video in cache.latents([3, 4, 5]).video] == [False, False, True]
 
 
+@pytest.mark.bitwise("copy")
 def test_a_still_keeps_the_reference_of_its_clip(tmp_path, codecs):
     """As SyncCFG's anchors do; else silence would be learnt from a silent reference."""
     cache = build_cache(Made(), tmp_path / "c", *codecs, null_pairs=1.0)

@@ -20,6 +20,7 @@ LIMIT = 4_000_000
 """Bytes a file may have in place of a full disk; the run's checkpoints have fewer, its model with its codecs more."""
 
 
+@pytest.mark.bitwise("file")
 def test_a_full_disk_at_the_export_leaves_the_checkpoint_and_the_model_of_before(make_run, cache, tmp_path):
     config = make_run(save_every=2)
     extras = {"video_vae.big": torch.arange(2_000_000.0)}

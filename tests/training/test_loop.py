@@ -62,6 +62,7 @@ def two_stages() -> tuple[StageConfig, ...]:
 
 
 @pytest.mark.parametrize("stopped", [1, 4, 5, 7])
+@pytest.mark.bitwise("program")
 def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(make_run, cache, tmp_path, stopped):
     whole = make_run(stages=two_stages(), output=str(tmp_path / "whole"))
     model = train_model(whole, cache)
@@ -75,6 +76,7 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(make_run, cache, tmp
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
+@pytest.mark.bitwise("program")
 def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(make_run, cache, tmp_path):
     whole = make_run(output=str(tmp_path / "whole"))
     train_model(whole, cache)
@@ -105,6 +107,7 @@ def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(make_run, cache, tm
 
 
 @pytest.mark.parametrize("then", ["SIG_IGN", "SIG_DFL"])
+@pytest.mark.bitwise("program")
 def test_a_full_disk_or_a_kill_while_saving_leaves_the_last_checkpoint(make_run, cache, tmp_path, then):
     """A limit on the size of a file stands for the full disk: the write fails in the same place, or its signal kills there."""
     train_model(make_run(output=str(tmp_path / "whole")), cache)
@@ -195,6 +198,7 @@ def test_a_model_learns_one_batch_by_heart(make_run, cache, model_config, driver
         assert log[-1][name] < 0.5 * log[0][name], name
 
 
+@pytest.mark.bitwise("file")
 def test_the_file_at_the_end_is_the_averaged_model(make_run, cache):
     config = make_run(ema=0.5)
     path = train_model(config, cache, metadata={"modelspec.title": "small"})
@@ -207,6 +211,7 @@ def test_the_file_at_the_end_is_the_averaged_model(make_run, cache):
     assert not torch.equal(loaded.tensors[name], state[f"weights.{name}"])
 
 
+@pytest.mark.bitwise("file")
 def test_resuming_a_run_that_is_done_exports_again(make_run, cache):
     config = make_run()
     path = train_model(config, cache)

@@ -55,6 +55,7 @@ def same(a: dict, b: dict) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
+@pytest.mark.bitwise("copy")
 def test_the_loss_falls_and_only_the_pairs_change(make, cache, model_config, init):
     """One batch, learnt by heart; afterwards the file's model has that loss, and without the file the one of the base."""
     before = init.read_bytes()
@@ -79,10 +80,11 @@ def test_the_loss_falls_and_only_the_pairs_change(make, cache, model_config, ini
         trained = float(objective(batch)["loss"])
         merged = float(Objective(averaged_model(config, kept))(batch)["loss"])
         plain = float(Objective(start_model(config))(batch)["loss"])
-    assert plain == losses[0] and trained < 0.6 * plain
+    assert plain == pytest.approx(losses[0], rel=1e-5) and trained < 0.6 * plain
     assert merged == pytest.approx(trained, rel=1e-4)
 
 
+@pytest.mark.bitwise("file")
 def test_the_file_is_read_by_all_who_read_loras(make, cache):
     config = make(ema=0.5)
     path = train_model(config, cache, metadata={"harmony.clip": '{"frames": 9, "height": 32, "width": 32}'})
@@ -116,6 +118,7 @@ def test_the_file_is_read_by_all_who_read_loras(make, cache):
 
 
 @pytest.mark.parametrize("stopped", [1, 4])
+@pytest.mark.bitwise("program")
 def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(make, cache, tmp_path, stopped):
     def stop(done: int, total: int) -> None:
         if done == stopped:

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from rounding import CHANGED, ROUNDING, away
 from torch import nn
 
 from harmony_core.codecs.video_vae import PRESETS as VIDEO_PRESETS
@@ -55,11 +56,13 @@ def test_only_matrices_are_turned_and_the_rest_moves_as_under_adamw():
             optimizer.step()
         ends[kind] = {name: parameter.detach() for name, parameter in parameters.items()}
     for name in shapes:
-        assert torch.equal(ends["muon"][name], ends["adamw"][name]) == (name != "layer.weight"), name
+        far = away(ends["muon"][name], ends["adamw"][name])
+        assert far > CHANGED if name == "layer.weight" else far <= ROUNDING, name
     moved = (ends["muon"]["layer.weight"] - (1 - 1e-3) ** 3 * start).square().mean().sqrt() / 3
     assert 0.3 < moved / (MATCH * 1e-2) < 1.3  # three steps of the size of AdamW's, not all one way
 
 
+@pytest.mark.bitwise("copy")
 def test_a_matrix_without_a_gradient_stays_where_it_is():
     parameters = {name: nn.Parameter(torch.ones(4, 4)) for name in ("a", "b")}
     optimizer = make_optimizer(parameters, OptimizerConfig(kind="muon", lr=1e-2))
@@ -84,6 +87,7 @@ def test_muon_is_for_the_matrices_inside_the_networks():
 
 
 @pytest.mark.parametrize(("kinds", "stopped"), [(("muon", "muon"), 2), (("muon", "adamw"), 4), (("adamw", "muon"), 4)])
+@pytest.mark.bitwise("program")
 def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(make_run, cache, tmp_path, kinds, stopped):
     def losses(name):
         return [

@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from rounding import ROUNDING, away
 from small import small_model
 
 from harmony_core.conditioning import Conditioning
@@ -88,6 +89,7 @@ def test_a_driver_learns_nothing_from_what_it_drives_but_by_being_read(draw, obj
     objective.zero_grad()
 
 
+@pytest.mark.bitwise("locked")
 def test_a_given_first_frame_is_clean_and_not_in_the_loss(draw, objective):
     batch = draw(first_frame=1.0, mode="joint", reference="none")
     seen = []
@@ -98,7 +100,7 @@ def test_a_given_first_frame_is_clean_and_not_in_the_loss(draw, objective):
     worse = batch.noise.video.clone()
     worse[:, :, 0] += 100
     other = objective(dataclasses.replace(batch, noise=batch.noise.replace(Modality.VIDEO, worse)))
-    assert torch.equal(losses["loss"], other["loss"])
+    assert away(losses["loss"], other["loss"]) <= ROUNDING
 
 
 def test_text_is_dropped_clip_by_clip(draw, objective):
@@ -109,6 +111,7 @@ def test_text_is_dropped_clip_by_clip(draw, objective):
     assert told["loss"] != untold["loss"] != objective(batch)["loss"]
 
 
+@pytest.mark.bitwise("draw")
 def test_captions_are_left_out_one_by_one(draw):
     with_all, batch = draw(batch=40), draw(batch=40, caption_drop=0.3)
     out = batch.captions.map(lambda symbols: (symbols == FILLER).all(1))
@@ -197,6 +200,7 @@ def test_a_part_of_the_target_is_a_reference_of_the_audio_branch_alone_only():
         ObjectiveConfig(reference="same_clip")
 
 
+@pytest.mark.bitwise("draw")
 def test_a_knob_leaves_the_other_draws_as_they_were(draw):
     a, b = draw(text_drop=0.0), draw(text_drop=1.0, caption_drop=0.5, independent_times=0.9, reference="none", mode="mixed")
     assert torch.equal(a.times.video, b.times.video)

@@ -13,6 +13,7 @@ from harmony_core.weights.convert import convert
 
 
 @pytest.mark.parametrize("codecs", [{}, {"video_vae.conv1.weight": torch.ones(2)}], ids=["alone", "with codecs"])
+@pytest.mark.bitwise("file")
 def test_a_checkpoint_is_where_a_training_starts(make_run, tmp_path, codecs):
     run = make_run()
     torch.manual_seed(1)
@@ -33,6 +34,7 @@ def test_a_checkpoint_is_where_a_training_starts(make_run, tmp_path, codecs):
     assert all(torch.equal(started[key], value) for key, value in again.state_dict().items())
 
 
+@pytest.mark.bitwise("file")
 def test_a_checkpoint_in_eight_bits_is_made_plain(make_run, tmp_path):
     run = make_run()
     model = Harmony(run.model)

@@ -6,6 +6,7 @@ import ovi_files
 import pytest
 import torch
 from public_parts import FULL, hollow, save, save_shards, small_wan, video_tower
+from rounding import ROUNDING, away
 from small import small_latents
 
 from harmony_core.conditioning import Conditioning
@@ -70,15 +71,15 @@ def audio_tower() -> dict[str, torch.Tensor]:
     return {k.replace(".modulation.modulation", ".modulation"): v for k, v in part.items() if "fusion" not in k}
 
 
-def test_the_video_branch_computes_what_it_did_alone_bit_for_bit(made):
+def test_the_video_branch_computes_what_it_did_alone(made):
     out, _ = outputs(made.model(), transcript="hello")
     alone = branch_alone(made.config.video, small_wan())
     wanted = alone(small_latents().video, TIMES.video, captions().video)
     assert wanted.std() > 0.1
-    assert torch.equal(out.video, wanted)
+    assert away(out.video, wanted) <= ROUNDING
 
 
-def test_the_audio_branch_computes_what_it_did_alone_bit_for_bit(folder, tmp_path):
+def test_the_audio_branch_computes_what_it_did_alone(folder, tmp_path):
     """Without a transcript encoder it is told what Ovi's tower is told, and no more."""
     path = tmp_path / "m.safetensors"
     assemble(folder / "wan.safetensors", folder / "ovi.safetensors", path, dtype="fp32", transcripts=False)
@@ -89,7 +90,7 @@ def test_the_audio_branch_computes_what_it_did_alone_bit_for_bit(folder, tmp_pat
     alone = branch_alone(model.config.audio, audio_tower())
     wanted = alone(small_latents().audio, TIMES.audio, told.audio)
     assert wanted.std() > 0.1
-    assert torch.equal(out.audio, wanted)
+    assert away(out.audio, wanted) <= ROUNDING
 
 
 def test_with_transcripts_it_is_the_same_branch_and_a_transcript_is_more_padding(made):
@@ -102,7 +103,7 @@ def test_with_transcripts_it_is_the_same_branch_and_a_transcript_is_more_padding
         )
         for block, text in zip(alone.blocks, stream.text, strict=True):
             stream = block.feed_forward(block.attend_text(block.attend_self(stream), text))
-        assert torch.equal(out.audio, alone.finish(stream))
+        assert away(out.audio, alone.finish(stream)) <= ROUNDING
         padding = alone.embed_text(torch.zeros(1, 1, ovi_files.TEXT))
         told = torch.cat([padding, alone.embed_text(captions().audio)], dim=1)
         for found, wanted in zip(context.text.audio, alone.read_context(told), strict=True):
@@ -123,6 +124,7 @@ def test_the_towers_sizes_are_their_files(made):
     assert made.metadata["modelspec.description"].startswith("video branch of wan.safetensors, audio branch of ovi.safetensors")
 
 
+@pytest.mark.bitwise("draw")
 def test_what_is_new_is_drawn_from_the_seed_as_in_training_from_nothing_and_is_silent(folder, made, tmp_path):
     link = Interaction(made.config, Runtime()).to_video["main"]
     initialize(link, 0)
@@ -161,6 +163,7 @@ def test_what_is_silent_can_learn(made):
 @pytest.mark.parametrize(
     "form", ["model.diffusion_model.", "diffusion_model.", "diffusers", "shards", "ovi", "ovi half", "fp16"]
 )
+@pytest.mark.bitwise("file")
 def test_every_form_of_the_video_branch_gives_the_same_model(folder, made, tmp_path, form):
     wan, path = small_wan(), tmp_path / "v.safetensors"
     if form == "diffusers":

@@ -53,6 +53,7 @@ def test_every_layout_gives_the_same_codec(codec, files):
         assert torch.allclose(loaded.state_dict()[key], value, atol=1e-6), key
 
 
+@pytest.mark.bitwise("file")
 def test_runtime_decides_the_precision_and_statistics_stay_exact(codec, files):
     loaded = load_audio_codec(*files, config=SMALL, runtime=Runtime(dtype=torch.bfloat16))
     assert all(parameter.dtype == torch.bfloat16 for parameter in loaded.parameters())
@@ -84,6 +85,7 @@ def test_unfolded_rows_are_folded_whatever_their_length(codec):
     assert torch.allclose(folded * 0.999, expected, atol=1e-3)
 
 
+@pytest.mark.bitwise("copy")
 def test_rows_somebody_folded_already_are_left(codec):
     plain = {k.removeprefix("audio_vae."): v for k, v in codec.state_dict().items() if k.startswith("audio_vae.")}
     vae = {key: value for key, value in plain.items() if not key.startswith("latent_")}

@@ -1,13 +1,16 @@
 import json
 import pickle
 import random
+import re
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from harmony_core.weights.files import load_into, read_header, read_tensors
+from harmony_core.weights.files import OLDEST_TORCH, load_into, read_header, read_tensors
 
+ROOT = Path(__file__).parents[2]
 TENSORS = {"a.weight": torch.randn(3, 2), "a.bias": torch.randn(3)}
 
 
@@ -22,6 +25,7 @@ def same(tensors) -> bool:
     return tensors.keys() == TENSORS.keys() and all(torch.equal(tensors[k], TENSORS[k]) for k in TENSORS)
 
 
+@pytest.mark.bitwise("file")
 def test_safetensors_with_metadata(saved):
     tensors, metadata = read_tensors(saved)
     assert same(tensors)
@@ -30,6 +34,7 @@ def test_safetensors_with_metadata(saved):
 
 
 @pytest.mark.parametrize("wrapper", [(), ("state_dict",), ("module",), ("app", "model"), ("generator",)])
+@pytest.mark.bitwise("file")
 def test_pickles_of_tensors_whatever_they_are_nested_in(tmp_path, wrapper):
     nested = TENSORS
     for name in reversed(wrapper):
@@ -85,6 +90,7 @@ def index(folder, names):
     return path
 
 
+@pytest.mark.bitwise("file")
 def test_shards_are_read_together_and_only_from_beside_their_index(tmp_path):
     for key, value in TENSORS.items():
         save_file({key: value}, str(tmp_path / f"{key}.safetensors"))
@@ -98,6 +104,7 @@ def test_shards_are_read_together_and_only_from_beside_their_index(tmp_path):
         read_tensors(tmp_path / "w.safetensors.index.json")
 
 
+@pytest.mark.bitwise("copy")
 def test_every_key_must_fit_and_the_first_ten_misfits_are_named():
     module = torch.nn.Module()
     module.a = torch.nn.Linear(2, 3)
@@ -112,6 +119,22 @@ def test_every_key_must_fit_and_the_first_ten_misfits_are_named():
     assert "x09 and 3 more" in text
     assert "a.weight (2, 3) instead of (3, 2)" in text
     assert torch.equal(module.a.weight, TENSORS["a.weight"])
+
+
+@pytest.mark.parametrize(("version", "opened"), [("2.5.1+cu124", False), ("2.6.0", True), ("2.10.0.dev1", True)])
+def test_no_pickle_is_opened_by_a_torch_that_lets_it_run_code(tmp_path, monkeypatch, version, opened):
+    torch.save(TENSORS, tmp_path / "w.pt")
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion(version))
+    if opened:
+        assert read_tensors(tmp_path / "w.pt")[0].keys() == TENSORS.keys()
+        return
+    with pytest.raises(ValueError, match=re.escape(f"in torch {version} a pickle can run code; update torch to 2.6 or newer")):
+        read_tensors(tmp_path / "w.pt")
+
+
+def test_the_project_asks_for_a_torch_that_opens_pickles():
+    asked = re.search(r'^  "torch>=([\d.]+)",', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert asked and asked[1] == OLDEST_TORCH
 
 
 def test_a_pickle_that_holds_itself_ends(tmp_path):

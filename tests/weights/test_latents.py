@@ -6,6 +6,7 @@ from small import small_clip, small_latents
 from harmony_core.weights.latents import LATENTS_KEY, load_latents, save_latents
 
 
+@pytest.mark.bitwise("file")
 def test_latents_come_back_with_their_clip(tmp_path):
     latents, spec = small_latents(2), small_clip()
     save_latents(tmp_path / "l.safetensors", latents, spec)

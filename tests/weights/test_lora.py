@@ -171,6 +171,7 @@ def test_differences_of_weights_and_biases_are_added(model, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.bitwise("copy")
 def test_loras_add_up_in_any_order_and_leave_no_bit_behind(model, tmp_path, dtype):
     model = model.to(dtype)
     before, shapes = weights(model), shapes_of(model)
@@ -182,12 +183,12 @@ def test_loras_add_up_in_any_order_and_leave_no_bit_behind(model, tmp_path, dtyp
     stack.set([(one, 1.0), (two, -0.7)])
     both = weights(model)
     stack.set([(two, -0.7), (one, 1.0)])
-    assert far(both, weights(model)) <= (1e-5 if dtype is torch.float32 else 0.07)
+    assert far(both, weights(model)) <= (1e-4 if dtype is torch.float32 else 0.07)
     stack.set([(one, 1.0)])
     alone = weights(model)
     assert far(both, alone) > 0.1 and far(before, alone) > 0.1
     stack.set([(one, 0.5), (one, 0.5)])
-    assert far(alone, weights(model)) <= (1e-5 if dtype is torch.float32 else 0.07)
+    assert far(alone, weights(model)) <= (1e-4 if dtype is torch.float32 else 0.07)
     for loras in ([(one, 0.0), (two, 0.0)], []):
         stack.set([(one, 1.0)])
         stack.set(loras)
@@ -241,6 +242,7 @@ def test_alpha_kept_beside_the_tensors_counts(model, tmp_path, place, by_root, s
     assert lora.changes["video.blocks.1.ffn.0"].scale == pytest.approx(3 * scale)
 
 
+@pytest.mark.bitwise("file")
 def test_a_file_that_is_written_is_read_as_it_was(model, tmp_path):
     shapes = shapes_of(model)
     made = pairs(shapes, VIDEO | OTHERS)

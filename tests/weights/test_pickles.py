@@ -81,6 +81,7 @@ def test_a_tensor_is_no_larger_than_its_values(tmp_path, old):
         read_tensors(path)
 
 
+@pytest.mark.bitwise("file")
 def test_views_of_one_storage_are_read_and_many_of_them_are_not(tmp_path):
     whole = torch.arange(100_000.0)
     tensors, _ = read_tensors(saved(tmp_path / "tied.pt", {"a": whole, "b": whole, "c": whole[10:20].view(2, 5)}))

@@ -40,6 +40,7 @@ def source(request, tmp_path, monkeypatch):
     return open_tensors(save(tmp_path / "m.safetensors", TENSORS, {"who": "me"}))
 
 
+@pytest.mark.bitwise("file")
 def test_every_tensor_is_read_as_it_is(source):
     assert source.entries.keys() == TENSORS.keys()
     for key, value in TENSORS.items():
@@ -49,6 +50,7 @@ def test_every_tensor_is_read_as_it_is(source):
     assert len(list(source.pieces("scale"))) == 1
 
 
+@pytest.mark.bitwise("file")
 def test_what_is_written_is_what_others_read(source, tmp_path):
     path = tmp_path / "out.safetensors"
     with writing(path, source.entries, {"who": "me"}) as writer:

@@ -12,6 +12,7 @@ import pytest
 import sentencepiece
 import text_encoders as small
 import torch
+from rounding import ROUNDING, away
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -48,7 +49,7 @@ def test_a_folder_of_transformers(folder):
 def test_a_folder_of_diffusers(folder, tmp_path):
     small.encoder().save_pretrained(str(tmp_path / "text_encoder"))
     small.save_tokenizer(tmp_path / "tokenizer")
-    assert torch.equal(loaded(tmp_path)(TEXT), loaded(folder)(TEXT))
+    assert away(loaded(tmp_path)(TEXT), loaded(folder)(TEXT)) <= ROUNDING
 
 
 @pytest.mark.parametrize("place", [".", "google/umt5-xxl"])
@@ -96,14 +97,14 @@ def test_texts_are_encoded_and_the_encoder_is_let_go(folder):
     found = encode_texts(folder, [TEXT, "", TEXT], dtype=torch.float32)
     assert set(found) == {TEXT, ""}
     assert found[""].shape == (1, 1, 16)  # its end alone
-    assert torch.equal(found[TEXT], loaded(folder)(TEXT))
+    assert away(found[TEXT], loaded(folder)(TEXT)) <= ROUNDING
 
 
 def test_a_long_text_is_cut_and_still_ends(folder):
     encoder = loaded(folder)
     assert encoder("a" * 2000).shape[1] == LONGEST
     longest = encoder("a" * (LONGEST - 1))
-    assert torch.equal(longest, encoder("a" * 2000))
+    assert away(longest, encoder("a" * 2000)) <= ROUNDING
 
 
 def test_texts_are_cleaned_as_wan_cleans_them():

@@ -39,6 +39,7 @@ def test_a_clip_has_the_exact_shape_of_its_split(kind, split):
 
 
 @pytest.mark.parametrize("kind", ["impact", "talk"])
+@pytest.mark.bitwise("program")
 def test_a_clip_depends_on_its_recipe_alone(kind):
     first, other, again = clip(kind, 5), clip(kind, 6), clip(kind, 5)
     assert np.array_equal(first.pictures, again.pictures)
@@ -47,6 +48,7 @@ def test_a_clip_depends_on_its_recipe_alone(kind):
     assert not np.array_equal(first.wave, other.wave)
 
 
+@pytest.mark.bitwise("program")
 def test_several_processes_make_the_same_clips():
     wanted = recipes(6, mix={"impact": 1, "still": 1})
     for one, two in zip(make_clips(wanted), make_clips(wanted, workers=2), strict=True):

@@ -60,6 +60,7 @@ def test_the_rows_are_ordered_as_they_must_be(judges, impacts):
     assert {"impact.event_f1", "impact.event_f1.low", "impact.event_f1.high"} <= set(flat(rows["truth"], "impact"))
 
 
+@pytest.mark.bitwise("program")
 def test_pairs_give_the_row_of_the_truth_again_and_again(judges, impacts):
     frames, audio = pairs(impacts[:6])
     first = evaluate_pairs(frames, audio, impacts[:6], judges)
@@ -187,6 +188,7 @@ def test_onsets_and_motion_are_found_whatever_sounds_and_moves(impacts):
     assert motion_peaks(jump, 24).tolist() == [0.5]
 
 
+@pytest.mark.bitwise("copy")
 def test_sound_comes_late_by_whole_pictures():
     wave = torch.arange(1, 32_668.0)[None]
     assert delayed(wave, 0, 24).equal(wave)
@@ -194,6 +196,7 @@ def test_sound_comes_late_by_whole_pictures():
     assert delayed(wave, 2, 24).shape == wave.shape
 
 
+@pytest.mark.bitwise("program")
 def test_judges_train_alike_from_one_seed_and_keep(tmp_path):
     pytest.importorskip("espeakng_loader")
     config = JudgesConfig(talks=12, clips=6, listener_steps=3, sync_steps=2, batch=4)
