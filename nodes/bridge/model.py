@@ -111,6 +111,8 @@ class HarmonyDiffusion(Harmony):
         options = transformer_options or {}
         wrappers = comfy.patcher_extension.get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options)
         executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._answer, self, wrappers)
+        if wrappers:  # some, as EasyCache, write into what they are handed, which may be the sampler's own
+            x = [latent.clone() for latent in x]
         return executor.execute(x, timesteps, context, control, options, **conditions)
 
     def _answer(
