@@ -8,7 +8,20 @@ import os
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("assemble", "bench", "convert", "demo", "evaluate", "generate", "inspect", "plan", "roundtrip", "train", "world")
+COMMANDS = (
+    "assemble",
+    "bench",
+    "benchmark",
+    "convert",
+    "demo",
+    "evaluate",
+    "generate",
+    "inspect",
+    "plan",
+    "roundtrip",
+    "train",
+    "world",
+)
 INTERRUPTED = 130
 """Exit status of a command that was stopped by Ctrl-C, as shells have it."""
 UNREAD = 141
