@@ -60,8 +60,8 @@ def apart(one, two) -> float:
 
 
 # Largest relative distance of the latents from those without a cache. EasyCache keeps velocities, LazyCache finished answers;
-# with the first the anchors are computed at every step, and guidance multiplies what the joint answer is off by. Measured: 0.12,
-# 0.40, 0.08, 0.09, with 10 to 13 of 24 steps skipped. With the answers of all kinds of passes under one name it was 6.1.
+# with the first the anchors are computed at every step, and guidance multiplies what the joint answer is off by. Measured:
+# 0.12, 0.40, 0.08, 0.09, with 10 to 13 of 24 steps skipped. With the answers of all passes under one name it was 6.1.
 FAR = {("EasyCache", False): 0.25, ("EasyCache", True): 0.6, ("LazyCache", False): 0.2, ("LazyCache", True): 0.2}
 
 

@@ -67,6 +67,7 @@ PARTS = """
 """
 
 
+@pytest.mark.bitwise("file")
 def test_parts_of_any_number_of_processes_are_read_by_any_other(tmp_path):
     program = written(tmp_path, PARTS)
     for writers, readers in ((3, 2), (1, 2)):
@@ -145,12 +146,14 @@ def refused(checkpoints: Checkpoints, match: str) -> None:
     assert all(torch.equal(before[name], into[name]) for name in into)
 
 
+@pytest.mark.bitwise("file")
 def test_what_is_saved_is_what_is_read(checkpoints, folder):
     into = {name: torch.full_like(value, -1) for name, value in tensors().items()}
     assert checkpoints.load(folder, into) == 3
     assert all(torch.equal(value, into[name]) for name, value in tensors().items())
 
 
+@pytest.mark.bitwise("file")
 @pytest.mark.parametrize("says", [{"format": "1", "sharded": True}, {"sharded": True}, {}])
 def test_a_pickle_in_the_folder_is_refused_and_not_opened(checkpoints, folder, tmp_path, says):
     """The format that torch.distributed.checkpoint writes, which an earlier version read."""
@@ -169,6 +172,7 @@ def test_the_former_format_of_one_process_is_read(checkpoints, folder):
     assert checkpoints.load(folder, tensors()) == 3
 
 
+@pytest.mark.bitwise("file")
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
@@ -187,6 +191,7 @@ def test_tensors_that_are_not_the_networks_are_refused(checkpoints, folder, chan
     refused(checkpoints, f"is of another network than the config's: .*{match}")
 
 
+@pytest.mark.bitwise("file")
 def test_sizes_that_lie_are_refused(checkpoints, folder):
     whole = (folder / TENSORS).read_bytes()
     (folder / TENSORS).write_bytes(whole[:-4])
@@ -205,6 +210,7 @@ def test_sizes_that_lie_are_refused(checkpoints, folder):
     refused(checkpoints, "another network")
 
 
+@pytest.mark.bitwise("file")
 @pytest.mark.parametrize(
     "text",
     [
@@ -226,6 +232,7 @@ def test_what_is_said_of_a_checkpoint_is_read_strictly(checkpoints, folder, text
     refused(checkpoints, "is damaged|is of format")
 
 
+@pytest.mark.bitwise("file")
 def test_a_pipe_in_place_of_a_file_is_refused(checkpoints, folder):
     for name in (TENSORS, STATE):
         (folder / name).unlink()
@@ -233,6 +240,7 @@ def test_a_pipe_in_place_of_a_file_is_refused(checkpoints, folder):
         refused(checkpoints, "is damaged")
 
 
+@pytest.mark.bitwise("file")
 def test_files_of_two_checkpoints_are_not_mixed(checkpoints, folder):
     rewritten(folder, {}, {"step": "2", "part": "0", "parts": "1"})
     refused(checkpoints, "is of another one")

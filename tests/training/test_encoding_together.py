@@ -65,6 +65,7 @@ def made(tmp_path, name: str, processes: int, count: int) -> tuple[PackedClips, 
     return PackedClips(folder / "clips"), LatentCache(folder / "latents"), [int(out) for out in done]
 
 
+@pytest.mark.bitwise("program")
 @pytest.mark.parametrize(("processes", "count"), [(2, 7), (3, 2)])
 def test_several_processes_make_what_one_makes(tmp_path, processes, count):
     """Bit for bit and in the same order; also where there are fewer clips than processes."""

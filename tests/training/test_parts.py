@@ -77,6 +77,7 @@ def init(tmp_path, model_config) -> Path:
     return path
 
 
+@pytest.mark.bitwise("locked")
 def test_what_a_stage_does_not_train_stays_bit_for_bit_and_has_no_state(make_run, cache, init):
     config = dataclasses.replace(make_run(stages=(stage("meet", "interaction"),), ema=0.5), init=str(init))
     path = train_model(config, cache)
@@ -89,6 +90,7 @@ def test_what_a_stage_does_not_train_stays_bit_for_bit_and_has_no_state(make_run
     assert {key.split(".")[1] for key in state if key.startswith("optimizer.")} == {"interaction"}
 
 
+@pytest.mark.bitwise("program")
 @pytest.mark.parametrize("stopped", [2, 3, 5])
 def test_a_resumed_run_of_frozen_stages_is_the_uninterrupted_run_bit_for_bit(make_run, cache, tmp_path, stopped):
     def stop(done: int, total: int) -> None:

@@ -115,6 +115,7 @@ def test_packed_clips_skip_too_and_take_sound_files_for_a_codec_of_sound(folder,
     assert heard.clip(1).frames is None and heard.clip(1).wave.shape == (SPEC.samples,)
 
 
+@pytest.mark.bitwise("copy")
 def test_a_long_file_is_cut_into_clips_that_share_no_sample(folder):
     lines = [
         ({"file": "long.wav"}, lambda path: write_wav(path, Audio(ramp(2.0)[None, None], 16_000))),
@@ -248,6 +249,7 @@ def test_shapes_sources_and_sound_alone_are_trained_together(folder, codecs, mak
     train_model(config, cache)
 
 
+@pytest.mark.bitwise("draw")
 def test_each_process_reads_its_own_rows_of_what_one_would_draw(cache, model_config):
     config = ObjectiveConfig(reference_seconds=(0.05, 0.2), mode="mixed", caption_drop=0.3, text_drop=0.3)
     whole = draw_batch(cache, model_config, config, step=2, batch=6, seed=4)
