@@ -86,8 +86,8 @@ def check_told(entries: Iterable[Mapping[str, Any]], where: str, config: Harmony
         # Of a share of the picture ComfyUI reads the height alone where latents are flat.
         if "mask" in one or (area is not None and (area[0] != "percentage" or area[1] < 1)):
             raise ValueError(
-                f"{where}: it is for a part of the picture (ConditioningSetMask, ConditioningSetArea or ConditioningSetAreaPercentage), and Harmony is told "
-                "of picture and sound as a whole; leave that node out"
+                f"{where}: it is for a part of the picture, by ConditioningSetMask, ConditioningSetArea or "
+                "ConditioningSetAreaPercentage, and Harmony is told of picture and sound as a whole; leave that node out"
             )
         caption = one.get("cross_attn")
         if caption is None or one.get(UNTOLD):

@@ -7,11 +7,15 @@ import json
 import sys
 from pathlib import Path
 
-import comfy.hooks
-import comfy.samplers
-import torch
-from beside_nodes import load_pack
-from comfy.nested_tensor import NestedTensor
+import comfy.cli_args
+
+comfy.cli_args.args.cpu = True
+
+import comfy.hooks  # noqa: E402 - after the device is chosen
+import comfy.samplers  # noqa: E402
+import torch  # noqa: E402
+from beside_nodes import load_pack  # noqa: E402
+from comfy.nested_tensor import NestedTensor  # noqa: E402
 
 KEYS = {
     "text": "diffusion_model.audio.blocks.1.cross_attn.v.weight",
