@@ -18,6 +18,7 @@ class Conditioning:
         audio_caption: caption tokens for the sound, (B, n, text_dim).
         transcript: symbol numbers of what is spoken, (B, length) int64.
         reference: audio latents of a voice or a sound to be like, (B, channels, n).
+        has_reference: (B,) bool, clips whose row of ``reference`` counts; the others are as without one. None for all.
         dropped: (B,) bool, clips whose captions and transcript are to be taken as missing (training); None for none.
     """
 
@@ -25,6 +26,7 @@ class Conditioning:
     audio_caption: Tensor | None = None
     transcript: Tensor | None = None
     reference: Tensor | None = None
+    has_reference: Tensor | None = None
     dropped: Tensor | None = None
 
     def without_text(self) -> Conditioning:
@@ -47,8 +49,12 @@ class Conditioning:
                 raise ValueError(f"{name} has a batch of {value.shape[0]}, the clip has {batch}")
             if value.is_floating_point() and not torch.isfinite(value).all():
                 raise ValueError(f"{name} has values that are not finite")
-        if self.dropped is not None and self.dropped.dtype != torch.bool:
-            raise ValueError(f"which clips are dropped is a bool mask, got {self.dropped.dtype}")
+        for name in ("dropped", "has_reference"):
+            mask = getattr(self, name)
+            if mask is not None and mask.dtype != torch.bool:
+                raise ValueError(f"{name} is a mask of bool, got {mask.dtype}")
+        if self.has_reference is not None and self.reference is None:
+            raise ValueError("has_reference says which clips have a reference, and there is none")
 
     def _present(self) -> Iterator[tuple[str, Tensor]]:
         for f in fields(self):

@@ -10,16 +10,18 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .geometry import Grid
+from .geometry import Grid, check_fps
 from .layers.rope import split_channels
-from .records import check_fields, from_record, to_record
+from .records import check_fields, check_most, from_record, to_record
+from .shown import shown
 
 FORMAT_VERSION = "1"
 CONFIG_KEY = "harmony.config"
 FORMAT_KEY = "harmony.format"
+_MOST_SYMBOLS = 1 << 16
 
 InteractionKind = Literal["frame_wise", "global", "cmc_pe", "fused", "none"]
-Positions = Literal["exact", "paper", "index"]
+Positions = Literal["exact", "centred", "paper", "index"]
 
 
 def _check(config: Any, where: str) -> None:
@@ -28,7 +30,7 @@ def _check(config: Any, where: str) -> None:
     for name, value in vars(config).items():
         numbers = value if isinstance(value, tuple) else (value,)
         if any(isinstance(n, int | float) and not isinstance(n, bool) and not n > 0 for n in numbers):
-            raise ValueError(f"{where}.{name} is positive, got {value}")
+            raise ValueError(f"{where}.{name} is positive, got {shown(value)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,8 @@ class BranchConfig:
 
     def __post_init__(self) -> None:
         _check(self, "branch")
+        check_most(self, "branch", layers=256, heads=1024, channels=4096, patch=64, dim=1 << 16, ffn=1 << 20, freq_dim=1 << 16)
+        check_most(self, "branch", text_dim=1 << 16, text_len=1 << 16, rope_axes=1 << 16)
         if self.dim % self.heads:
             raise ValueError(f"branch.dim {self.dim} is not a multiple of {self.heads} heads")
         if len(self.patch) not in {1, 3} or self.patch[0] != 1:
@@ -95,8 +99,9 @@ class InteractionConfig:
     Attributes:
         kind: ``frame_wise`` is Harmony's; ``global`` its ablation baseline; ``cmc_pe`` the second paper's; ``fused`` Ovi's;
             ``none`` keeps the branches apart.
-        positions: of the rotary embedding and of the windows: ``exact`` times, the ``paper``'s j T_v / T_a, or each stream's
-            own ``index`` (not aligned; windows are then exact).
+        positions: of the rotary embedding and of the windows: times, with the first video latent ``centred`` on the one frame
+            it shows, or, ``exact`` but for that, as long as the others (models trained so far); the ``paper``'s j T_v / T_a; or
+            each stream's own ``index`` (not aligned; windows are then those of the times).
         window: video latents to each side that are adjacent in time (``frame_wise``).
         style: global style alignment: the reference tokens attend to the whole video.
         style_tokens: learned tokens that take the reference's place when there is none; 0 for none.
@@ -114,6 +119,7 @@ class InteractionConfig:
         check_fields(self, "interaction")
         if self.window < 0 or self.style_tokens < 0 or self.reference_gap < 0:
             raise ValueError("interaction.window, style_tokens and reference_gap are not negative")
+        check_most(self, "interaction", window=1024, style_tokens=4096, reference_gap=1 << 16)
         if self.style_tokens and not self.style:
             raise ValueError("interaction.style_tokens stand for a reference in style alignment; they need interaction.style")
 
@@ -141,6 +147,9 @@ class SymbolEncoderConfig:
 
     def __post_init__(self) -> None:
         _check(self, "encoder")
+        check_most(self, "encoder", length=1 << 16, dim=1 << 16, blocks=256, kernel=1023, expansion=64)
+        if len(self.symbols) > _MOST_SYMBOLS:
+            raise ValueError(f"encoder.symbols lists at most {_MOST_SYMBOLS:,} symbols, got {len(self.symbols):,}")
         if self.dim % 2 or not self.kernel % 2:
             raise ValueError(f"encoder.dim is even and encoder.kernel odd, got {self.dim} and {self.kernel}")
         if len(set(self.symbols)) != len(self.symbols):
@@ -202,8 +211,7 @@ class HarmonyConfig:
             raise ValueError(f"captions of {self.caption.length} tokens do not fit the branches' text_len")
         if self.one_prompt and (self.speech or self.caption or self.interaction.style):
             raise ValueError(f"prompt {self.prompt} is encoded by umT5 alone: leave speech, caption and interaction.style out")
-        if not self.fps > 0:
-            raise ValueError(f"fps is a positive number, got {self.fps}")
+        check_fps(self.fps)
 
     @property
     def one_prompt(self) -> bool:
@@ -232,10 +240,11 @@ class HarmonyConfig:
         if FORMAT_KEY not in metadata or CONFIG_KEY not in metadata:
             raise ValueError(f"this is no Harmony checkpoint: its metadata has no {FORMAT_KEY} and {CONFIG_KEY}")
         if metadata[FORMAT_KEY] != FORMAT_VERSION:
-            raise ValueError(f"{FORMAT_KEY} is {metadata[FORMAT_KEY]!r}, this version of the software reads {FORMAT_VERSION!r}")
+            given = shown(repr(metadata[FORMAT_KEY]), 40)
+            raise ValueError(f"{FORMAT_KEY} is {given}, this version of the software reads {FORMAT_VERSION!r}")
         try:
             record = json.loads(metadata[CONFIG_KEY])
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # of numbers of thousands of digits it is no JSONDecodeError
             raise ValueError(f"{CONFIG_KEY} in the metadata is no JSON: {error}") from error
         return from_record(cls, record, CONFIG_KEY)
 

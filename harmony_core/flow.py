@@ -14,8 +14,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from .shown import shown
 from .types import AV
 
+MOST_STEPS = 1000
+"""Of a run: models are trained on a thousand times at most."""
+SHIFTS, GAMMAS = (1e-3, 1e3), (1e-2, 1e2)
+"""Lowest and highest; beyond, times are no longer told apart."""
 Sigmas = AV[list[float]]
 """Each stream's times from first to last, strictly decreasing, equally many."""
 
@@ -41,9 +46,11 @@ def shifted_schedule(steps: int, *, shift: float = 5.0) -> list[float]:
         ValueError: no steps, or a shift that is not positive.
     """
     if not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"a run has a whole number of steps, at least one, got {steps}")
-    if not (math.isfinite(shift) and shift > 0):
-        raise ValueError(f"shift is a positive number, got {shift}")
+        raise ValueError(f"a run has a whole number of steps, at least one, got {shown(steps)}")
+    if steps > MOST_STEPS:
+        raise ValueError(f"a run has at most {MOST_STEPS} steps, got {shown(steps)}")
+    if not SHIFTS[0] <= shift <= SHIFTS[1]:
+        raise ValueError(f"shift is a positive number from {SHIFTS[0]:g} to {SHIFTS[1]:g}, got {shift}")
     even = [1 - i / steps for i in range(steps + 1)]
     return [shift * t / (1 + (shift - 1) * t) for t in even]
 
@@ -56,10 +63,22 @@ def adjust_times(sigmas: Sequence[float], *, gamma: float = 1.0) -> Sigmas:
     Raises:
         ValueError: gamma is not positive.
     """
-    if not (math.isfinite(gamma) and gamma > 0):
-        raise ValueError(f"gamma is a positive number, got {gamma}")
+    if not GAMMAS[0] <= gamma <= GAMMAS[1]:
+        raise ValueError(f"gamma is a positive number from {GAMMAS[0]:g} to {GAMMAS[1]:g}, got {gamma}")
     root = math.sqrt(gamma)
     return AV([s**root for s in sigmas], [s ** (1 / root) for s in sigmas])
+
+
+def base_time(sigma: AV[float]) -> float:
+    """Where on the schedule a step is whose streams have these times; the inverse of :func:`adjust_times`, whatever its gamma.
+
+    The logarithms of the two times are that of the base's, multiplied and divided by the same root.
+    """
+    if sigma.video == sigma.audio:
+        return sigma.video
+    if min(sigma) <= 0:
+        return 0.0
+    return math.exp(-math.sqrt(math.log(sigma.video) * math.log(sigma.audio)))
 
 
 def check_sigmas(sigmas: Sigmas) -> int:

@@ -15,9 +15,25 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .records import check_fields
+from .records import check_fields, check_most
 
-TimeMap = Literal["exact", "paper"]
+TimeMap = Literal["exact", "centred", "paper"]
+
+MOST_FRAMES, LONGEST_SIDE = 1_000_000, 1 << 17
+"""Of a clip: far beyond what anybody makes, and near enough that every length computed of them is a number."""
+FPS = 1e-3, 1e3
+"""Lowest and highest frame rate."""
+
+
+def check_fps(fps: float) -> None:
+    """Refuse a frame rate of no clip.
+
+    Raises:
+        ValueError: it is not in :data:`FPS`.
+    """
+    low, high = FPS
+    if not low <= fps <= high:  # a NaN is not
+        raise ValueError(f"fps is a positive number from {low:g} to {high:g}, got {fps:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +63,8 @@ class Grid:
         for name, value in vars(self).items():
             if value < 1:
                 raise ValueError(f"grid.{name} is at least 1, got {value}")
+        check_most(self, "grid", video_channels=4096, audio_channels=4096, frame_stride=64, pixel_stride=1024, patch=64)
+        check_most(self, "grid", sample_rate=768_000, hop=1 << 20)
 
     @property
     def size_multiple(self) -> int:
@@ -90,8 +108,8 @@ class ClipSpec:
 
     def __post_init__(self) -> None:
         check_fields(self, "clip")
-        if not (math.isfinite(self.fps) and self.fps > 0):
-            raise ValueError(f"fps is a positive number, got {self.fps}")
+        check_fps(self.fps)
+        check_most(self, "clip", frames=MOST_FRAMES, height=LONGEST_SIDE, width=LONGEST_SIDE)
         stride = self.grid.frame_stride
         if self.frames < 1 or (self.frames - 1) % stride:
             raise ValueError(
@@ -128,8 +146,9 @@ class ClipSpec:
         grid = grid or Grid()
         if not (math.isfinite(seconds) and seconds > 0):
             raise ValueError(f"a duration is a positive number of seconds, got {seconds}")
-        if not (math.isfinite(fps) and fps > 0):
-            raise ValueError(f"fps is a positive number, got {fps}")
+        check_fps(fps)
+        if seconds * fps > MOST_FRAMES:
+            raise ValueError(f"a clip has at most {MOST_FRAMES:,} frames, got {seconds:g} s at {fps:g} fps")
         steps = max(0, round((seconds * fps - 1) / grid.frame_stride))
         return cls(frames=1 + steps * grid.frame_stride, height=height, width=width, fps=fps, grid=grid)
 
@@ -223,7 +242,8 @@ class Timeline:
         audio_latents: audio latents, T_a.
         fps: frames per second.
         grid: strides of the codecs.
-        time_map: ``exact`` knows that the first video latent holds one frame; ``paper`` is the papers' j T_v / T_a.
+        time_map: ``exact`` knows that the first video latent ends with the first frame, but takes it for as long as the others;
+            ``centred`` has it in the middle of that one frame; ``paper`` is the papers' j T_v / T_a.
     """
 
     latent_frames: int
@@ -247,13 +267,26 @@ class Timeline:
         """Position of every audio latent counted in video latents, (T_a,).
 
         Exact map: video latent i ends with frame ``s i``, so it is centred at ``(s i + 1 - s / 2) / fps`` and the time t is at
-        position ``(t fps + s / 2 - 1) / s``; an audio latent's time is its middle.
+        position ``(t fps + s / 2 - 1) / s``; an audio latent's time is its middle. Its edges are right everywhere, but latent 0
+        shows one frame and is centred at ``1 / 2`` frame, not at ``1 - s / 2``: 1.95 audio latents later at 24 fps. The centred
+        map goes from there to the middle of latent 1 in a straight line.
         """
-        j = torch.arange(self.audio_latents, dtype=torch.float64)
         if self.time_map == "paper":
-            return j * self.latent_frames / self.audio_latents
-        stride = self.grid.frame_stride
+            return torch.arange(self.audio_latents, dtype=torch.float64) * self.latent_frames / self.audio_latents
+        position = self._exact_position()
+        if self.time_map == "exact":
+            return position
+        frame = position * self.grid.frame_stride + 1 - self.grid.frame_stride / 2
+        first = (frame - 0.5) / (self._second_middle() - 0.5)
+        return torch.where(position < 1, first, position)
+
+    def _exact_position(self) -> Tensor:
+        j, stride = torch.arange(self.audio_latents, dtype=torch.float64), self.grid.frame_stride
         return ((j + 0.5) / self.grid.audio_rate * self.fps + stride / 2 - 1) / stride
+
+    def _second_middle(self) -> float:
+        """The middle of video latent 1, in frames."""
+        return 1 + self.grid.frame_stride / 2
 
     def video_on_audio_axis(self) -> Tensor:
         """Position of every video latent counted in audio latents, (T_v,); the inverse of the other map."""
@@ -261,11 +294,18 @@ class Timeline:
         if self.time_map == "paper":
             return i * self.audio_latents / self.latent_frames
         stride = self.grid.frame_stride
-        return (i * stride + 1 - stride / 2) / self.fps * self.grid.audio_rate - 0.5
+        frame = i * stride + 1 - stride / 2
+        if self.time_map == "centred":
+            frame[0] = 0.5
+        return frame / self.fps * self.grid.audio_rate - 0.5
 
     def nearest_video_latent(self) -> Tensor:
-        """The video latent nearest to every audio latent, (T_a,) int64, not clamped: sound may outlast the picture."""
-        return torch.floor(self.audio_on_video_axis() + 0.5).long()
+        """The video latent nearest to every audio latent, (T_a,) int64, not clamped: sound may outlast the picture.
+
+        It is the one shown at the middle of the audio latent (the paper's map asks its own positions).
+        """
+        position = self.audio_on_video_axis() if self.time_map == "paper" else self._exact_position()
+        return torch.floor(position + 0.5).long()
 
     def video_in_span(self, start: float, end: float) -> Tensor:
         """Which video latents lie wholly in ``start <= time <= end`` seconds, (T_v,) bool."""

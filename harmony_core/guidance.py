@@ -10,7 +10,6 @@ At scale 1 a guide does nothing and costs nothing; with a single guide this is t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -18,10 +17,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .flow import base_time
 from .types import AV, Modality
 
 Company = Literal["joint", "mute", "cut"]
 SyncText = Literal["same", "null", "additive"]
+
+
+LARGEST_SCALE = 1000.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,8 @@ class Evaluation:
 
 
 FULL = Evaluation()
+ROUNDING = 1e-9
+"""Relative, by which a step may miss the edge of an interval it begins at."""
 
 Evaluate = Callable[[Evaluation, AV[bool]], AV[Tensor | None]]
 """``evaluate(evaluation, wanted)``: the velocity of each stream that is wanted."""
@@ -53,8 +58,9 @@ class Guide:
     Attributes:
         anchor: what is guided away from.
         scale: for each stream; 1 is off.
-        start: sigma at and below which it acts; 1 is from the beginning.
-        end: sigma at and above which it acts; 0 is to the end.
+        start: sigma of the schedule at and below which it acts; 1 is from the beginning.
+        end: sigma of the schedule at and above which it acts; 0 is to the end. Both streams begin and end at the same step,
+            also where timestep adjustment gives them times of their own.
     """
 
     anchor: Evaluation
@@ -64,14 +70,18 @@ class Guide:
 
     def __post_init__(self) -> None:
         for m in Modality:
-            if not (math.isfinite(self.scale[m]) and self.scale[m] >= 0):
-                raise ValueError(f"a guidance scale is a number from 0 up, got {self.scale[m]} for {m.value}")
+            if not 0 <= self.scale[m] <= LARGEST_SCALE:  # a NaN is not
+                raise ValueError(
+                    f"a guidance scale is a number from 0 up to {LARGEST_SCALE:g}, got {self.scale[m]} for {m.value}"
+                )
         if not 0 <= self.end <= self.start <= 1:
             raise ValueError(f"guidance acts from a sigma of start down to end, in [0, 1], got {self.start} to {self.end}")
 
     def active(self, sigma: AV[float]) -> AV[bool]:
         """Which streams it acts on at these sigmas."""
-        return self.scale.map(lambda scale, s: scale != 1 and self.end <= s <= self.start, sigma)
+        base = base_time(sigma)
+        inside = self.end * (1 - ROUNDING) <= base <= self.start * (1 + ROUNDING)
+        return self.scale.map(lambda scale: scale != 1 and inside)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,7 @@ from .models.harmony import Harmony
 from .models.sound_map import SoundMapRecorder
 from .offload import Offload
 from .progress import Progress
+from .recipes import HARMONY
 from .runtime import Runtime
 from .sampling import OnStep, sampler
 from .training.codec_files import load_sound_codec, load_video_codec
@@ -57,10 +58,10 @@ class Schedule:
         sampler: name of a sampler.
     """
 
-    steps: int = 40
-    shift: float = 5.0
+    steps: int = HARMONY.steps
+    shift: float = HARMONY.shift
     gamma: float = 1.0
-    sampler: str = "unipc"
+    sampler: str = HARMONY.sampler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -424,7 +425,12 @@ def as_long_as(audio: Audio, spec: ClipSpec) -> Audio:
     """The beginning of some sound, exactly as long as a clip, to the sample; silence where it is a little short."""
     samples = round(spec.seconds * audio.sample_rate)
     wave = audio.waveform[..., :samples]
-    return Audio(torch.nn.functional.pad(wave, (0, samples - wave.shape[-1])), audio.sample_rate)
+    return replace(audio, waveform=torch.nn.functional.pad(wave, (0, samples - wave.shape[-1])))
+
+
+def is_silent(sound: Audio) -> bool:
+    """Whether nothing of it would be heard: its level is below -80 dB."""
+    return bool(sound.waveform.float().square().mean().sqrt() < SILENT)
 
 
 def check_voice(voice: Audio) -> None:
@@ -438,7 +444,7 @@ def check_voice(voice: Audio) -> None:
         raise ValueError(f"a reference voice lasts at least {SHORTEST_VOICE} s, got {voice.seconds:.2f} s")
     if not torch.isfinite(wave).all():
         raise ValueError("the reference voice holds samples that are not finite")
-    if wave.float().square().mean().sqrt() < SILENT:
+    if is_silent(voice):
         raise ValueError("the reference voice is silent; give another part of it")
     clipped = (wave.abs() >= 1 - 1 / 32768).float().mean().item()
     if clipped > MOST_CLIPPED:
@@ -473,6 +479,6 @@ def _pictures(pipeline: Pipeline, request: Request, latents: Tensor, progress: P
 def _sound(pipeline: Pipeline, request: Request, latents: Tensor) -> Audio:
     if isinstance(request.drive, Audio):
         sound = as_long_as(request.drive, request.spec)
-        return Audio(sound.waveform.expand(latents.shape[0], -1, -1), sound.sample_rate)
+        return replace(sound, waveform=sound.waveform.expand(latents.shape[0], -1, -1))
     with pipeline.using(pipeline.audio_codec):
         return pipeline.audio_codec.decode(latents, samples=request.spec.samples)

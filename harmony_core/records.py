@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import types
+from collections.abc import Iterable
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from .shown import shown
 
 R = TypeVar("R")
 
 LARGEST = 1e12
+LONGEST = 64
+"""Of a tuple that says how large a network is."""
+SHOWN = 5
+"""Fields that a message names."""
 
 
 def to_record(config: Any) -> dict[str, Any]:
@@ -31,9 +38,9 @@ def from_record(cls: type[R], record: Any, where: str) -> R:
         raise ValueError(f"{where} is an object with fields, got {type(record).__name__}")
     assert dataclasses.is_dataclass(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}
-    unknown = sorted(set(record) - set(fields))
+    unknown = set(record) - set(fields)
     if unknown:
-        raise ValueError(f"{where} has unknown field(s) {', '.join(unknown)}; known: {', '.join(fields)}")
+        raise ValueError(f"{where} has unknown field(s) {_few(unknown)}; known: {', '.join(fields)}")
     required = [n for n, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
     missing = [n for n in required if n not in record]
     if missing:
@@ -53,6 +60,43 @@ def check_fields(config: Any, where: str) -> None:
         _value(hints[name], getattr(config, name), f"{where}.{name}")
 
 
+def check_most(config: Any, where: str, **most: int) -> None:
+    """Refuse sizes that no network has, before one is built of them.
+
+    Args:
+        config: a dataclass.
+        where: its name in messages.
+        most: by field, the largest value, or of a tuple the largest in it; a tuple has at most :data:`LONGEST` of them.
+
+    Raises:
+        ValueError: a field is larger; the message names it.
+    """
+    for name, limit in most.items():
+        value = getattr(config, name)
+        values = value if isinstance(value, tuple) else (value,)
+        if len(values) > LONGEST:
+            raise ValueError(f"{where}.{name} has at most {LONGEST} values, got {len(values)}")
+        largest = max(values, default=0)
+        if largest > limit:
+            raise ValueError(f"{where}.{name} is at most {limit:,}, got {largest:,}")
+
+
+def is_text(value: str) -> bool:
+    """Whether it can be written as UTF-8: JSON and YAML can spell halves of characters, which cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _got(value: Any) -> str:
+    """A value in a message, text in quotes."""
+    return shown(repr(value) if isinstance(value, str) else value)
+
+
+def _few(names: Iterable[object]) -> str:
+    listed = sorted(name if isinstance(name, str) else _got(name) for name in names)
+    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
+    return ", ".join(shown(name, 40) for name in listed[:SHOWN]) + more
+
+
 def _value(hint: Any, value: Any, where: str) -> Any:
     origin = get_origin(hint)
     if origin in {Union, types.UnionType}:
@@ -64,7 +108,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return _value(inner, value, where)
     if origin is Literal:
         if value not in get_args(hint):
-            raise ValueError(f"{where} is one of {', '.join(map(repr, get_args(hint)))}, got {value!r}")
+            raise ValueError(f"{where} is one of {', '.join(map(repr, get_args(hint)))}, got {_got(value)}")
         return value
     if origin is tuple:
         return _tuple(hint, value, where)
@@ -72,15 +116,17 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return value if isinstance(value, hint) else from_record(hint, value, where)  # type: ignore[arg-type]
     accepted = (int, float) if hint is float else (hint,)
     if type(value) not in accepted:
-        raise ValueError(f"{where} is {_name(hint)}, got {value!r}")
+        raise ValueError(f"{where} is {_name(hint)}, got {_got(value)}")
     if hint in {int, float} and not abs(value) < LARGEST:  # a NaN is not less than anything
-        raise ValueError(f"{where} is a number below {LARGEST:g}, got {str(value)[:20]}")
+        raise ValueError(f"{where} is a number below {LARGEST:g}, got {_got(value)}")
+    if hint is str and not is_text(value):
+        raise ValueError(f"{where} is text, got half a character in {_got(value)}")
     return float(value) if hint is float else value
 
 
 def _tuple(hint: Any, value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
-        raise ValueError(f"{where} is a list, got {value!r}")
+        raise ValueError(f"{where} is a list, got {_got(value)}")
     args = get_args(hint)
     inner = [args[0]] * len(value) if len(args) == 2 and args[1] is Ellipsis else list(args)
     if len(inner) != len(value):

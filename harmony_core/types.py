@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from torch import Tensor
+if TYPE_CHECKING:  # the command line prints its help without torch
+    from torch import Tensor
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -69,10 +70,12 @@ class Audio:
     Attributes:
         waveform: (B, C, samples), float, in [-1, 1].
         sample_rate: samples per second.
+        layout: FFmpeg's name of where the channels are heard, such as ``quad`` or ``2.1``; None is the usual one of so many.
     """
 
     waveform: Tensor
     sample_rate: int
+    layout: str | None = None
 
     def __post_init__(self) -> None:
         if self.waveform.ndim != 3:

@@ -145,6 +145,8 @@ app.registerExtension({
   nodeCreated(node) {
     try {
       ON_NODE[node.comfyClass]?.(node)
+      // What is connected to the node of a subgraph reaches the nodes in it, which are not told.
+      if (node.subgraph) after(node, 'onConnectionsChange', () => queueMicrotask(refreshHelpers))
     } catch (error) {
       console.warn('Harmony:', error)
     }

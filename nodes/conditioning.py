@@ -6,11 +6,13 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from .border import HarmonyNode
+
 # As in harmony_core.encoders.spelling, which is not imported when ComfyUI starts.
 LANGUAGES = ["automatic", "English", "Mandarin", "as written"]
 
 
-class HarmonyEncode(io.ComfyNode):
+class HarmonyEncode(HarmonyNode):
     """Words and a voice to CONDITIONING; for Ovi one prompt."""
 
     @classmethod

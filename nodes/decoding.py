@@ -6,8 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from .border import HarmonyNode
 
-class HarmonyDecode(io.ComfyNode):
+
+class HarmonyDecode(HarmonyNode):
     """Both streams at once."""
 
     @classmethod
@@ -28,12 +30,12 @@ class HarmonyDecode(io.ComfyNode):
                     min=0,
                     max=64,
                     optional=True,
-                    tooltip="Which clip of a batch, from 1; 0 for all. Create Video takes the sound of one.",
+                    tooltip="Which clip of a batch, from 1; 0 for all, one after the other.",
                 ),
             ],
             outputs=[
                 io.Image.Output(tooltip="The pictures; those of a batch one after the other."),
-                io.Audio.Output(tooltip="The sound; one for each clip of a batch."),
+                io.Audio.Output(tooltip="The sound; that of a batch one after the other, beside its pictures."),
                 io.Float.Output("fps", display_name="fps", tooltip="Pictures per second, for Create Video."),
             ],
         )

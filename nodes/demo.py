@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from .border import HarmonyNode
 
-class HarmonyDemoMedia(io.ComfyNode):
+
+class HarmonyDemoMedia(HarmonyNode):
     """The media that come with the pack."""
 
     @classmethod

@@ -6,8 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from .border import HarmonyNode
 
-class HarmonyEmptyLatent(io.ComfyNode):
+
+class HarmonyEmptyLatent(HarmonyNode):
     """A clip of which nothing is given."""
 
     @classmethod
@@ -79,7 +81,7 @@ class HarmonyEmptyLatent(io.ComfyNode):
         )
 
 
-class HarmonyFirstFrame(io.ComfyNode):
+class HarmonyFirstFrame(HarmonyNode):
     """A clip whose first picture is given."""
 
     @classmethod
@@ -108,7 +110,7 @@ class HarmonyFirstFrame(io.ComfyNode):
         return io.NodeOutput(first_frame(latent, video_vae, images))
 
 
-class HarmonyDriveWithAudio(io.ComfyNode):
+class HarmonyDriveWithAudio(HarmonyNode):
     """A clip whose sound is given."""
 
     @classmethod
@@ -139,7 +141,7 @@ class HarmonyDriveWithAudio(io.ComfyNode):
         return io.NodeOutput(*drive_with_audio(latent, audio_vae, audio, start))
 
 
-class HarmonyDriveWithVideo(io.ComfyNode):
+class HarmonyDriveWithVideo(HarmonyNode):
     """A clip whose pictures are given."""
 
     @classmethod
@@ -171,7 +173,7 @@ class HarmonyDriveWithVideo(io.ComfyNode):
         return io.NodeOutput(*drive_with_video(latent, video_vae, images))
 
 
-class HarmonyKeepSpan(io.ComfyNode):
+class HarmonyKeepSpan(HarmonyNode):
     """A clip of which some seconds are given, or no longer are."""
 
     @classmethod
@@ -262,7 +264,7 @@ class HarmonyKeepSpan(io.ComfyNode):
         )
 
 
-class HarmonySaveLatent(io.ComfyNode):
+class HarmonySaveLatent(HarmonyNode):
     """A latent to a file."""
 
     @classmethod
@@ -296,7 +298,7 @@ class HarmonySaveLatent(io.ComfyNode):
         return io.NodeOutput(latent, ui={"latents": [save(latent, filename_prefix, written_by)]})
 
 
-class HarmonyLoadLatent(io.ComfyNode):
+class HarmonyLoadLatent(HarmonyNode):
     """A latent from a file."""
 
     @classmethod

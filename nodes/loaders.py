@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_api.latest import io
 
+from .border import HarmonyNode
 
-class HarmonyLoadCheckpoint(io.ComfyNode):
+
+class HarmonyLoadCheckpoint(HarmonyNode):
     """An all-in-one checkpoint, a model alone, or Ovi."""
 
     @classmethod
@@ -61,12 +65,19 @@ class HarmonyLoadCheckpoint(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, checkpoint: str | None, other_half: str | None = "none", **_others: Any) -> str:
+        """Changes when a file does."""
+        from .bridge.paths import state_of
+
+        return state_of(checkpoint, other_half)
+
+    @classmethod
     def execute(
         cls, checkpoint: str, weight_dtype: str = "default", other_half: str = "none", ovi_size: str = "by file name"
     ) -> io.NodeOutput:
         """Load it."""
         from .bridge.loader import load_all
-        from .bridge.paths import checkpoint_path
+        from .bridge.paths import NONE, checkpoint_path
 
-        half = None if other_half == "none" else checkpoint_path(other_half, where="other_half")
+        half = None if other_half == NONE else checkpoint_path(other_half, where="other_half")
         return io.NodeOutput(*load_all(checkpoint_path(checkpoint), weight_dtype, other_half=half, ovi_size=ovi_size))

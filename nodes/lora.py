@@ -6,8 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from .border import HarmonyNode
 
-class HarmonyLoadLora(io.ComfyNode):
+
+class HarmonyLoadLora(HarmonyNode):
     """A LoRA on a Harmony model, whoever named its layers."""
 
     @classmethod
@@ -37,7 +39,7 @@ class HarmonyLoadLora(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, lora_name: str, model: Any = None, strength: float = 1.0) -> str:
+    def fingerprint_inputs(cls, lora_name: str | None, model: Any = None, strength: float | None = None) -> str:
         """Changes when the file does."""
         from .bridge.lora_paths import state_of
 

@@ -6,8 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from .border import HarmonyNode
 
-class HarmonySyncReport(io.ComfyNode):
+
+class HarmonySyncReport(HarmonyNode):
     """How well any pictures and any sound go together."""
 
     @classmethod
@@ -56,7 +58,7 @@ class HarmonySyncReport(io.ComfyNode):
         return io.NodeOutput(score, offset, summary, picture, ui=shown)
 
 
-class HarmonySoundSourceMap(io.ComfyNode):
+class HarmonySoundSourceMap(HarmonyNode):
     """Where in the pictures the sound comes from."""
 
     @classmethod

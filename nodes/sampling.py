@@ -6,6 +6,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from .border import HarmonyNode
+
 TEXT_MODES = ["same", "null", "additive"]
 WALKS = ["euler", "heun", "dpmpp_2m", "unipc"]
 
@@ -103,7 +105,7 @@ def _gamma_input(**more: Any) -> Any:
     )
 
 
-class HarmonySyncCFG(io.ComfyNode):
+class HarmonySyncCFG(HarmonyNode):
     """SyncCFG in the MODEL."""
 
     @classmethod
@@ -140,7 +142,7 @@ class HarmonySyncCFG(io.ComfyNode):
         return io.NodeOutput(with_rate(guided, fps))
 
 
-class HarmonySyncGuider(io.ComfyNode):
+class HarmonySyncGuider(HarmonyNode):
     """SyncCFG as a GUIDER."""
 
     @classmethod
@@ -184,7 +186,7 @@ class HarmonySyncGuider(io.ComfyNode):
         return io.NodeOutput(guided(model, positive, negative, guides_of(**guides), vaes=vaes, still=still, fps=fps))
 
 
-class HarmonySampler(io.ComfyNode):
+class HarmonySampler(HarmonyNode):
     """Timestep adjustment as a SAMPLER."""
 
     @classmethod
@@ -211,7 +213,7 @@ class HarmonySampler(io.ComfyNode):
         return io.NodeOutput(HarmonyWalk(sampler_name, gamma=gamma))
 
 
-class HarmonyKSampler(io.ComfyNode):
+class HarmonyKSampler(HarmonyNode):
     """Everything about sampling in one node."""
 
     @classmethod

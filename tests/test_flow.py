@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from harmony_core.flow import adjust_times, check_sigmas, draw_noise, mix, shifted_schedule, to_data
+from harmony_core.flow import adjust_times, base_time, check_sigmas, draw_noise, mix, shifted_schedule, to_data
 from harmony_core.types import AV
 
 
@@ -73,3 +73,11 @@ def test_a_seed_gives_the_same_noise_alone_and_in_a_batch():
         assert torch.equal(batch.video[i], alone.video[0])
         assert torch.equal(batch.audio[i], alone.audio[0])
     assert not torch.equal(batch.video[0], batch.video[1])
+
+
+@pytest.mark.parametrize("gamma", [0.3, 1.0, 2.0, 9.0])
+def test_the_base_time_undoes_timestep_adjustment(gamma):
+    schedule = shifted_schedule(24)
+    own = adjust_times(schedule, gamma=gamma)
+    found = [base_time(AV(v, a)) for v, a in zip(own.video, own.audio, strict=True)]
+    assert found == pytest.approx(schedule, rel=1e-12)

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from harmony_core.flow import adjust_times, shifted_schedule
 from harmony_core.guidance import (
     Evaluation,
     Guidance,
@@ -151,3 +152,18 @@ def test_what_is_guided_already_adds_up_and_is_rescaled_with_the_rest():
 def test_bad_numbers_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 1.5, 2.0, 6.0])
+@pytest.mark.parametrize(
+    ("start", "end"), [(0.95, 0.6), (1.0, 0.5), (0.8, 0.0), (shifted_schedule(24)[3], shifted_schedule(24)[9])]
+)
+def test_an_interval_is_of_the_schedule_whatever_each_stream_s_own_times_are(gamma, start, end):
+    """In ComfyUI a guide sees the schedule's sigma, standalone the streams' own: it acts in the same steps, on both streams."""
+    guide = sync_guidance(AV(3.0, 2.0), start=start, end=end).guides[0]
+    schedule = shifted_schedule(24)[:-1]
+    own = adjust_times(schedule, gamma=gamma)
+    standalone = [guide.active(AV(v, a)) for v, a in zip(own.video, own.audio, strict=True)]
+    assert standalone == [guide.active(AV.both(base)) for base in schedule]
+    assert [any(active) for active in standalone] == [end * (1 - 1e-9) <= base <= start * (1 + 1e-9) for base in schedule]
+    assert all(active.video == active.audio for active in standalone)

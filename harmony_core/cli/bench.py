@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from ..atomic import replacing
+from ..atomic import check_target, replacing
 
 SUMMARY = "measure speed and memory"
 
@@ -25,6 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure and print a table."""
+    if args.json:
+        check_target(args.json)
     if args.part == "model":
         from ..bench.model import measure
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch.nn.functional as F
@@ -73,7 +73,7 @@ def write_clip(files: ClipFiles, clip: Clip, spec: ClipSpec, *, maps: Tensor | N
         ValueError: a file cannot be written.
     """
     video = Video(clip.video.frames.cpu(), clip.video.fps)
-    audio = Audio(clip.audio.waveform.cpu(), clip.audio.sample_rate)
+    audio = replace(clip.audio, waveform=clip.audio.waveform.cpu())
     rows = _impacts(video, audio) if marked else []
     write_video(files.video, video, audio)
     write_image(files.sheet, sheet([strip(video, audio, rows)]))

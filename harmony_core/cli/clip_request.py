@@ -12,17 +12,22 @@ from typing import TypeVar
 
 import torch
 
+from ..atomic import check_target
 from ..codecs.audio import resample
 from ..config import HarmonyConfig, SymbolEncoderConfig
+from ..encoders.spelling import spell
 from ..encoders.symbols import to_symbols
 from ..flow import adjust_times, shifted_schedule
 from ..geometry import ClipSpec
 from ..guidance import Guidance, SyncText, sync_guidance, text_guidance
+from ..inputs import exists, is_file, named
 from ..media import probe, read_audio, read_image, read_video, to_mono
-from ..pipeline import Request, Schedule, check_voice, texts_of
+from ..pipeline import Request, Schedule, check_voice, is_silent, texts_of
 from ..recipes import RECIPES, Recipe, recipe_for
+from ..records import is_text
 from ..runtime import usable_device
 from ..sampling import sampler
+from ..shown import shown
 from ..types import AV, Audio, Video
 from ..weights.builtin import resolve
 from ..weights.inspect import Description, inspect
@@ -30,13 +35,15 @@ from ..weights.ovi import OviFiles, trained_on
 from ..weights.trained import usual_clip
 from .clip_files import ClipFiles
 from .lora_options import Loras, parse_lora, read_loras
+from .numbers import LARGEST_SEED, LONGEST_START, check_number, check_threads, check_whole
 from .sizes import parse_size
 
 LONGEST_VOICE = 3.0
 """Seconds of a reference that are used: as long as those the papers train with."""
 _NOTED = 0.5e-3  # seconds by which a clip may differ from what was asked without a word
 _LONGEST, _FASTEST = 600.0, 1000.0  # seconds, as much as media reads; pictures a second
-_LARGEST_SEED, _MOST_CLIPS, _MOST_THREADS = 1 << 62, 1000, 1024
+_MOST_CLIPS = 1000
+_LONGEST_TEXT = 10_000  # characters, some minutes of reading
 _WORLD_SIZE = (64, 64)
 
 _PARTS = ("audio_checkpoint", "text_encoder", "video_vae", "audio_vae", "vocoder")
@@ -79,16 +86,12 @@ def check_options(args: argparse.Namespace) -> None:
         ValueError: one is; the message names it.
     """
     if args.out.suffix.lower() != ".mp4":
-        raise ValueError(f"--out is a name ending in .mp4, got {args.out}")
+        raise ValueError(f"--out is a name ending in .mp4, got {named(args.out)}")
     if args.save_latents is not None and args.save_latents.suffix != ".safetensors":
-        raise ValueError(f"--save-latents is a name ending in .safetensors, got {args.save_latents}")
-    for option, value, least, most in (
-        ("count", args.count, 1, _MOST_CLIPS),
-        ("seed", args.seed, 0, _LARGEST_SEED),
-        ("threads", args.threads, 1, _MOST_THREADS),
-    ):
-        if value is not None and not least <= value <= most:
-            raise ValueError(f"--{option} is a whole number from {least} to {most}, got {value}")
+        raise ValueError(f"--save-latents is a name ending in .safetensors, got {named(args.save_latents)}")
+    check_whole("count", args.count, 1, _MOST_CLIPS)
+    check_whole("seed", args.seed, 0, LARGEST_SEED)
+    check_threads(args.threads)
     for option, number, limit in (("seconds", args.seconds, _LONGEST), ("fps", args.fps, _FASTEST)):
         if number is not None and not 0 < number <= limit:
             raise ValueError(f"--{option} is a positive number up to {limit:g}, got {number:g}")
@@ -100,12 +103,21 @@ def check_options(args: argparse.Namespace) -> None:
         raise ValueError("--say is empty: give what is said, or leave it out")
     if args.start is not None and args.audio is None and args.video is None:
         raise ValueError("--start is a time in --audio or --video: give one of them")
-    if args.start is not None and not (math.isfinite(args.start) and args.start >= 0):
-        raise ValueError(f"--start is a number of seconds from 0 on, got {args.start}")
+    check_number("start", args.start, 0, LONGEST_START)
+    for option in ("caption", "sound", "say", "negative", "negative_sound"):
+        _check_readable(option, getattr(args, option))
     for text in args.lora:
         parse_lora(text)
     _size(args)
     _check_numbers(args)
+
+
+def _check_readable(option: str, text: str | None) -> None:
+    name = "the caption" if option == "caption" else f"--{option.replace('_', '-')}"
+    if text is not None and not is_text(text):
+        raise ValueError(f"{name} holds a character that is no text: '{shown(text, 60)}'")
+    if text is not None and len(text) > _LONGEST_TEXT:
+        raise ValueError(f"{name} has at most {_LONGEST_TEXT:,} characters, got {len(text):,}")
 
 
 def plan(args: argparse.Namespace, *, note: Note) -> Plan:
@@ -150,8 +162,8 @@ def _check_parts(args: argparse.Namespace) -> None:
     """Refuse files of parts that are not there, before anything is read."""
     for option in _PARTS:
         path = getattr(args, option)
-        if path is not None and not path.exists():
-            raise ValueError(f"--{option.replace('_', '-')}: there is no file {path}")
+        if path is not None and not exists(path):
+            raise ValueError(f"--{option.replace('_', '-')}: there is no file {named(path)}")
     if args.vocoder is not None and args.audio_vae is None:
         raise ValueError("--vocoder belongs to --audio-vae: give that too")
 
@@ -210,14 +222,17 @@ def _layers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(word) for word in text.split(",") if word.strip())
     except ValueError as error:
-        raise ValueError(f"--skip-layers is numbers such as 11 or 9,11, or nothing for none, got {text!r}") from error
+        raise ValueError(
+            f"--skip-layers is numbers such as 11 or 9,11, or nothing for none, got '{shown(text, 60)}'"
+        ) from error
 
 
 def _check_skipped(guidance: Guidance, config: HarmonyConfig) -> None:
     layers = config.video.layers
     skipped = sorted({layer for one in guidance.guides for layer in one.anchor.skip_layers})
     if any(not 0 <= layer < layers for layer in skipped):
-        raise ValueError(f"--skip-layers of this checkpoint are 0 to {layers - 1}, got {', '.join(map(str, skipped))}")
+        listed = shown(", ".join(map(str, skipped)))
+        raise ValueError(f"--skip-layers of this checkpoint are 0 to {layers - 1}, got {listed}")
 
 
 def _given(value: T | None, default: T) -> T:
@@ -238,9 +253,10 @@ def _files(args: argparse.Namespace) -> tuple[ClipFiles, ...]:
     read = {path.resolve(): path for path in given}
     for path in (path for one in files for path in one.all()):
         if path.resolve() in read:
-            raise ValueError(f"{path} would be written over, which is also read: give another name to --out")
-        if path.exists() and not path.is_file():
-            raise ValueError(f"cannot write {path}: it exists and is not a file")
+            raise ValueError(f"{named(path)} would be written over, which is also read: give another name to --out")
+        check_target(path)
+        if exists(path) and not is_file(path):
+            raise ValueError(f"cannot write {named(path)}: it exists and is not a file")
     return files
 
 
@@ -248,7 +264,7 @@ def _check_folder(folder: Path) -> None:
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise ValueError(f"cannot write to the folder {folder}: {error.strerror or error}") from error
+        raise ValueError(f"cannot write to the folder {named(folder)}: {error.strerror or error}") from error
 
 
 def _checkpoint(args: argparse.Namespace, note: Note) -> Description:
@@ -258,22 +274,25 @@ def _checkpoint(args: argparse.Namespace, note: Note) -> Description:
     if found.kind == "ovi":
         found = _ovi(args, found, note)
     elif args.audio_checkpoint is not None or args.ovi_size is not None:
-        raise ValueError(f"--audio-checkpoint and --ovi-size are for Ovi, {path} is {found.what}")
+        raise ValueError(f"--audio-checkpoint and --ovi-size are for Ovi, {named(path)} is {found.what}")
+    shard = next((note for note in found.notes if "one of several shards" in note), None)
+    if shard is not None:
+        raise ValueError(f"{named(path)}: {shard}")
     config = found.config
     if config is None:
-        raise ValueError(f"{path} cannot generate clips, it is {found.what}")
+        raise ValueError(f"{named(path)} cannot generate clips, it is {found.what}")
     carried = found.codecs
     if (carried.video or args.video_vae) is None or (carried.audio or args.audio_vae) is None:
         raise ValueError(
-            f"{path} lacks codecs, it is {found.what}; give an all-in-one checkpoint, or --video-vae and --audio-vae"
+            f"{named(path)} lacks codecs, it is {found.what}; give an all-in-one checkpoint, or --video-vae and --audio-vae"
         )
     if args.say is not None and config.speech is None and not config.one_prompt:
-        raise ValueError(f"{path} has no transcript encoder: leave --say out")
+        raise ValueError(f"{named(path)} has no transcript encoder: leave --say out")
     if args.voice is not None and config.one_prompt:
-        raise ValueError(f"{path} takes no reference voice: leave --voice out")
+        raise ValueError(f"{named(path)} takes no reference voice: leave --voice out")
     if args.sound_map and config.interaction.kind != "frame_wise":
         raise ValueError(
-            f"{path} has no frame-wise attention, which --sound-map shows: its interaction is {config.interaction.kind}"
+            f"{named(path)} has no frame-wise attention, which --sound-map shows: its interaction is {config.interaction.kind}"
         )
     _check_texts(args, config, path)
     return found
@@ -299,27 +318,35 @@ def _check_texts(args: argparse.Namespace, config: HarmonyConfig, path: Path) ->
     }
     if config.caption is not None:
         if args.text_encoder is not None:
-            raise ValueError(f"{path} has a caption encoder of its own: leave --text-encoder out")
+            raise ValueError(f"{named(path)} has a caption encoder of its own: leave --text-encoder out")
         for option, text in captions.items():
             if text.strip():
                 _check_text(option, text, config.caption)
     elif args.text_encoder is None:
         if config.one_prompt:
-            raise ValueError(f"{path} is told by umT5: give its folder or file with --text-encoder")
+            raise ValueError(f"{named(path)} is told by umT5: give its folder or file with --text-encoder")
         given = [option for option, text in captions.items() if text.strip()]
         if given:
             raise ValueError(
-                f"{path} has no caption encoder of its own: give umT5 with --text-encoder, or leave {given[0]} out"
+                f"{named(path)} has no caption encoder of its own: give umT5 with --text-encoder, or leave {given[0]} out"
             )
     if args.say is not None and config.speech is not None:
-        _check_text("--say", args.say, config.speech)
+        _check_text("--say", _spelled(args, config), config.speech)
+
+
+def _spelled(args: argparse.Namespace, config: HarmonyConfig) -> str:
+    """The transcript in the letters of the checkpoint's encoder; as it is for a model of one prompt."""
+    if args.say is None or config.speech is None:
+        return args.say or ""
+    try:
+        return spell(args.say, args.language, config.speech)
+    except ValueError as error:
+        raise ValueError(f"--say: {error}") from error
 
 
 def _check_text(option: str, text: str, encoder: SymbolEncoderConfig) -> None:
     try:
         to_symbols([text], encoder)
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{option} holds a character that is no text: {text!r}") from error
     except ValueError as error:
         raise ValueError(f"{option}: {error}") from error
 
@@ -336,6 +363,7 @@ def _knows_world(found: Description) -> bool:
 
 def _request(args: argparse.Namespace, found: Description, recipe: Recipe, note: Note) -> Request:
     trained = _trained(found)
+    assert found.config is not None
     height, width = _size(args) or (trained.height, trained.width)
     wanted = ClipSpec.nearest(
         args.seconds or trained.seconds, height=height, width=width, fps=args.fps or trained.fps, grid=trained.grid
@@ -349,7 +377,7 @@ def _request(args: argparse.Namespace, found: Description, recipe: Recipe, note:
         spec=spec,
         video_caption=args.caption,
         audio_caption=args.sound,
-        transcript=args.say or "",
+        transcript=_spelled(args, found.config),
         voice=voice,
         image=image,
         drive=drive,
@@ -363,8 +391,13 @@ def _voice(path: Path, sample_rate: int) -> Audio:
     try:
         check_voice(heard)
     except ValueError as error:
-        raise ValueError(f"--voice {path}: {error}") from error
-    return resample(to_mono(heard), sample_rate)
+        raise ValueError(f"--voice {named(path)}: {error}") from error
+    mono = to_mono(heard)
+    if is_silent(mono):
+        raise ValueError(
+            f"--voice {named(path)}: its channels cancel each other, one is the other upside down; give one of them"
+        )
+    return resample(mono, sample_rate)
 
 
 def _sound(path: Path, start: float, seconds: float) -> Audio:
@@ -378,7 +411,7 @@ def _sound(path: Path, start: float, seconds: float) -> Audio:
 def _pictures(path: Path, wanted: ClipSpec, start: float) -> Video:
     """The pictures of a clip, or all there are from ``start`` on."""
     if probe(path).still:
-        raise ValueError(f"{path} is a photograph: give it as --image")
+        raise ValueError(f"{named(path)} is a photograph: give it as --image")
     size = (wanted.height, wanted.width)
     try:
         return read_video(path, fps=wanted.fps, size=size, start=start, frames=wanted.frames)

@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..inputs import named
+from ..recipes import HARMONY
+from .numbers import LARGEST_SEED, check_threads, check_whole
+
 if TYPE_CHECKING:
     from ..geometry import ClipSpec
     from ..pipeline import Clip, Request
@@ -42,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("out/demo"), metavar="DIR", help="folder to write to (default: %(default)s)"
     )
-    parser.add_argument("--steps", type=int, default=24, metavar="N", help="sampling steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=HARMONY.steps, metavar="N", help="sampling steps (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another one gives other clips (default: 0)")
     parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: torch's choice)")
 
@@ -55,6 +59,7 @@ def run(args: argparse.Namespace) -> None:
     """
     import torch
 
+    from ..flow import MOST_STEPS
     from ..guidance import sync_guidance
     from ..pipeline import Pipeline, Schedule, generate
     from ..types import AV
@@ -64,8 +69,9 @@ def run(args: argparse.Namespace) -> None:
     from .clip_files import ClipFiles, write_clip
     from .progress_line import ProgressLine
 
-    if args.steps < 1 or not 0 <= args.seed < 1 << 62 or (args.threads is not None and args.threads < 1):
-        raise ValueError("--steps and --threads are whole numbers from 1 on, --seed one from 0 on")
+    check_whole("steps", args.steps, 1, MOST_STEPS)
+    check_whole("seed", args.seed, 0, LARGEST_SEED - 1)
+    check_threads(args.threads)
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     pipeline, judging = Pipeline.load(resolve("harmony-tiny")), Judges.load(judges())
@@ -74,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"cannot make the folder {args.out}: {error.strerror or error}") from error
+        raise ValueError(f"cannot make the folder {named(args.out)}: {error.strerror or error}") from error
     began = time.monotonic()
     for example in wanted:
         guidance = None if example.request.drive is not None else sync_guidance(AV(*example.sync))
@@ -84,17 +90,13 @@ def run(args: argparse.Namespace) -> None:
                 example.request,
                 seeds=[args.seed],
                 guidance=guidance,
-                schedule=Schedule(steps=args.steps, shift=SHIFT),
+                schedule=Schedule(steps=args.steps),
                 on_step=lambda step: line(step.index + 1, step.steps),
             )
         files = ClipFiles.named(args.out / f"{example.name}.mp4", number=None, sound_map=False, latents=None)
         write_clip(files, clip, spec, maps=None, marked=not example.talks)
         print(f"{files.video}: {example.what}\n    {_sync(clip, judging, talks=example.talks)}", flush=True)
     print(f"generated in {time.monotonic() - began:.0f} s; beside each clip is its contact sheet, of the same name, as .png")
-
-
-SHIFT = 3.0
-"""Of the sampling schedule; the one the model card's figures were measured with."""
 
 
 def _examples(spec: ClipSpec) -> list[Example]:

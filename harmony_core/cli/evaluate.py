@@ -19,7 +19,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..atomic import replacing
+from ..atomic import check_target, replacing
+from ..inputs import is_dir, named
+from ..recipes import HARMONY
+from .numbers import LARGEST_SEED, check_threads, check_whole
 
 if TYPE_CHECKING:
     from ..bench.world.plan import Plan
@@ -32,6 +35,7 @@ SUMMARY = "measure a checkpoint on the small world"
 SAVED = 4
 """Clips of each generated row that --save writes."""
 
+_LARGEST_BATCH = 4096
 _STILL = "the first picture where pictures are given, else even grey"
 _SPEECH = ["sync_c", "sync_c_share", "sync_d", "closure_f1", "closure_offset", "words", "voice"]
 _EVENTS = ["event_f1", "event_f1_share", "event_f1_1", "event_offset", "material"]
@@ -67,14 +71,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rows", metavar="LIST", help="rows to measure; the truth and shuffled pairs are always there (default: all)"
     )
     parser.add_argument("--split", default="easy", help="easy, or hard: 4.5 s with more in it (default: easy)")
-    parser.add_argument("--steps", type=int, default=24, help="sampling steps (default: 24)")
-    parser.add_argument("--shift", type=float, default=3.0, help="of the schedule towards noise (default: 3)")
+    parser.add_argument("--steps", type=int, default=HARMONY.steps, help="sampling steps (default: %(default)s)")
+    parser.add_argument(
+        "--shift", type=float, default=HARMONY.shift, help="of the schedule towards noise (default: %(default)g)"
+    )
     parser.add_argument(
         "--gamma", type=float, default=1.0, help="above 1 the picture settles before the sound (default: 1, together)"
     )
-    parser.add_argument("--sampler", default="unipc", help="euler, heun, dpmpp_2m or unipc (default: unipc)")
-    parser.add_argument("--sync-video", type=float, default=3.0, metavar="SCALE", help="of SyncCFG, for video (default: 3)")
-    parser.add_argument("--sync-audio", type=float, default=2.0, metavar="SCALE", help="of SyncCFG, for sound (default: 2)")
+    parser.add_argument("--sampler", default=HARMONY.sampler, help="euler, heun, dpmpp_2m or unipc (default: %(default)s)")
+    for name, scale in (("video", HARMONY.sync.video), ("audio", HARMONY.sync.audio)):
+        parser.add_argument(
+            f"--sync-{name}", type=float, default=scale, metavar="SCALE", help=f"of SyncCFG, for {name} (default: {scale:g})"
+        )
     parser.add_argument("--driven-sync", action="store_true", help="measure the driven tasks with SyncCFG as well")
     parser.add_argument("--batch", type=int, default=16, metavar="N", help="clips generated together (default: 16)")
     parser.add_argument("--seed", type=int, default=0, help="of noise, shuffles and intervals (default: 0)")
@@ -123,11 +131,10 @@ def run(args: argparse.Namespace) -> None:
     if args.checkpoint is None:
         raise ValueError("give a checkpoint to measure, or --merge with files of values")
     began = time.monotonic()
+    _check_numbers(args)
     plan = _plan(args)
     device = usable_device(args.device)
     if args.threads is not None:
-        if args.threads < 1:
-            raise ValueError(f"--threads is at least 1, got {args.threads}")
         torch.set_num_threads(args.threads)
     path = resolve(args.checkpoint)
     pipeline = Pipeline.load(path, runtime=Runtime(device=device))
@@ -160,6 +167,12 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         write_figures(args.json, meta, tables)
         print(f"wrote {args.json}")
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    check_threads(args.threads)
+    check_whole("batch", args.batch, 1, _LARGEST_BATCH)
+    check_whole("seed", args.seed, 0, LARGEST_SEED)
 
 
 def _merge(args: argparse.Namespace) -> None:
@@ -236,12 +249,11 @@ def _check_writable(path: Path | None) -> None:
     """
     if path is None:
         return
-    if path.is_dir():
-        raise ValueError(f"cannot write {path}: it is a folder")
-    if not path.absolute().parent.is_dir():
-        raise ValueError(f"cannot write {path}: there is no folder {path.absolute().parent}")
+    check_target(path)
+    if not is_dir(path.absolute().parent):
+        raise ValueError(f"cannot write {named(path)}: there is no folder {named(path.absolute().parent)}")
     if not os.access(path.absolute().parent, os.W_OK):
-        raise ValueError(f"cannot write {path}: its folder cannot be written to")
+        raise ValueError(f"cannot write {named(path)}: its folder cannot be written to")
 
 
 def _judges(args: argparse.Namespace) -> tuple[Judges, str]:
@@ -354,7 +366,7 @@ class _Keeper:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ValueError(f"cannot make the folder {self.folder}: {error.strerror or error}") from error
+            raise ValueError(f"cannot make the folder {named(self.folder)}: {error.strerror or error}") from error
 
     def __call__(self, kind: Kind, row: str, batch: Batch, made: Made) -> None:
         """Write those of a batch that are among the first; see ``OnMade``."""

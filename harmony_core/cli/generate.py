@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..recipes import HARMONY, OVI
 from .memory_options import add_memory, check_memory, saving_for
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 SIZES = ("720x720_5s", "960x960_5s", "960x960_10s")
 """Of Ovi's models, as ``weights.ovi.SIZES``: parsing options imports no model code."""
+LANGUAGES = ("automatic", "English", "Mandarin", "as written")
+"""As ``encoders.spelling.LANGUAGES``, likewise."""
 SUMMARY = "generate a clip from words, a voice, pictures or sound"
 
 
@@ -84,7 +87,13 @@ def _add_contents(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sound", default="", metavar="TEXT", help="what is heard, speech aside (default: whatever goes with it)"
     )
-    parser.add_argument("--say", metavar="TEXT", help="what is said")
+    parser.add_argument("--say", metavar="TEXT", help="what is said; numbers in words, Mandarin in pinyin with tones")
+    parser.add_argument(
+        "--language",
+        choices=LANGUAGES,
+        default=LANGUAGES[0],
+        help="what --say is spelled in (default: automatic, whichever it is)",
+    )
     parser.add_argument(
         "--voice",
         type=Path,
@@ -120,18 +129,19 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
         help="whose numbers are the defaults of what follows (default: the checkpoint's: SyncCFG, or Ovi's 50 steps, text "
         "guidance at 4 and 3, layer 11 skipped, and its negative texts)",
     )
-    parser.add_argument("--steps", type=int, metavar="N", help="sampling steps (default: 24; ovi: 50)")
-    parser.add_argument("--shift", type=float, help="of the schedule towards noise (default: 5)")
-    parser.add_argument("--sampler", help="euler, heun, dpmpp_2m or unipc (default: unipc)")
+    parser.add_argument("--steps", type=int, metavar="N", help=f"sampling steps (default: {HARMONY.steps}; ovi: {OVI.steps})")
+    parser.add_argument("--shift", type=float, help=f"of the schedule towards noise (default: {HARMONY.shift:g})")
+    parser.add_argument("--sampler", help=f"euler, heun, dpmpp_2m or unipc (default: {HARMONY.sampler})")
     parser.add_argument(
         "--gamma", type=float, default=1.0, help="above 1 the picture settles before the sound (default: 1, together)"
     )
-    for name, default, what in (("video", 3, "picture to the sound"), ("audio", 2, "sound to the picture")):
+    sync, text = HARMONY.sync, OVI.text
+    for name, default, what in (("video", sync.video, "picture to the sound"), ("audio", sync.audio, "sound to the picture")):
         parser.add_argument(
             f"--sync-{name}",
             type=float,
             metavar="SCALE",
-            help=f"SyncCFG: how strictly to keep the {what} (default: {default}; ovi: 1, which is off)",
+            help=f"SyncCFG: how strictly to keep the {what} (default: {default:g}; ovi: 1, which is off)",
         )
     parser.add_argument(
         "--sync-text",
@@ -139,12 +149,12 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
         help="SyncCFG's anchors know the text (same), or do not, which also guides by the text (null), or know it with text "
         "guidance beside them (additive); default: additive with --text-video or --text-audio, else same",
     )
-    for name, default, what in (("video", 4, "picture"), ("audio", 3, "sound")):
+    for name, default, what in (("video", text.video, "picture"), ("audio", text.audio, "sound")):
         parser.add_argument(
             f"--text-{name}",
             type=float,
             metavar="SCALE",
-            help=f"how strictly the {what} is to follow the text (default: 1, off, it costs a pass more; ovi: {default})",
+            help=f"how strictly the {what} is to follow the text (default: 1, off, it costs a pass more; ovi: {default:g})",
         )
     parser.add_argument(
         "--skip-layers",

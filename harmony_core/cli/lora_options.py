@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..config import HarmonyConfig
+from ..inputs import is_file
 from ..weights.lora import FittedLora, check_strength, load_lora, parameter_shapes
 
 OPTION = "--lora"
@@ -21,7 +22,7 @@ def parse_lora(text: str) -> tuple[Path, float]:
         ValueError: the strength is out of range.
     """
     file, colon, number = text.rpartition(":")
-    if not (colon and file) or Path(text).is_file():
+    if not (colon and file) or is_file(Path(text)):
         return Path(text), 1.0
     try:
         strength = float(number)

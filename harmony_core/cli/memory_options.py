@@ -7,11 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..shown import shown
+
 if TYPE_CHECKING:
     from ..codecs.video_tiling import Tiling
     from ..drivers import MemoryBudget
     from .clip_request import Plan
 
+LARGEST_TILE, _TILE_DIGITS = 1 << 16, 5
 OFFLOADS = ("auto", "layers", "none")
 
 
@@ -115,9 +118,8 @@ def _prefix(wanted: Plan, style_tokens: int) -> int:
 def _tiling(text: str) -> Tiling:
     from ..codecs.video_tiling import Tiling
 
-    if not text.isdecimal():
-        raise ValueError(f"--tile is a number of pixels, auto or none, got {text!r}")
-    try:
-        return Tiling(size=int(text))
-    except ValueError as error:
-        raise ValueError(f"--tile {text}: {error}") from error
+    least = 2 * Tiling().overlap
+    if not (text.isdecimal() and len(text) <= _TILE_DIGITS and least <= int(text) <= LARGEST_TILE) or int(text) % 16:
+        wanted = f"a multiple of 16 pixels from {least} to {LARGEST_TILE}, auto or none"
+        raise ValueError(f"--tile is {wanted}, got '{shown(text, 40)}'")
+    return Tiling(size=int(text))

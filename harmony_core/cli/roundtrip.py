@@ -10,11 +10,16 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..atomic import check_target
+from ..inputs import named
+from .numbers import LONGEST_START, check_number
+
 if TYPE_CHECKING:
     from ..media import VideoInfo
     from ..runtime import Runtime
     from ..types import Audio, Video
 
+_SHORTEST, _LONGEST = 1e-3, 600.0  # seconds, as much as media reads
 SUMMARY = "encode and decode a media file through the codecs"
 
 
@@ -22,8 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The file, where it goes, the weights and the clip."""
     parser.add_argument("file", type=Path, help="a video, sound or picture file")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write: .mp4, .wav or .png")
-    parser.add_argument("--video-vae", type=Path, metavar="FILE", help="weights of the Wan2.2 video VAE")
-    parser.add_argument("--audio-codec", type=Path, metavar="FILE", help="weights of the audio VAE, alone or with the vocoder")
+    parser.add_argument("--video-vae", type=Path, metavar="FILE", help="Wan2.2's video VAE, or a file of ours that holds one")
+    parser.add_argument(
+        "--audio-codec",
+        type=Path,
+        metavar="FILE",
+        help="MMAudio's VAE, alone or with its vocoder, or a file of ours that holds one",
+    )
     parser.add_argument("--vocoder", type=Path, metavar="FILE", help="weights of the vocoder, where they are apart")
     parser.add_argument("--audio-preset", default="mmaudio-16k", help="size of the audio codec (default: mmaudio-16k)")
     parser.add_argument("--start", type=float, default=0.0, metavar="S", help="seconds to skip (default: 0)")
@@ -46,11 +56,11 @@ def run(args: argparse.Namespace) -> None:
     runtime = _runtime(args.device)
     if kind == ".wav":
         if info.audio is None:
-            raise ValueError(f"{args.file} has no sound for {args.out}")
+            raise ValueError(f"{named(args.file)} has no sound for {named(args.out)}")
         write_wav(args.out, _audio(args, runtime, None))
     else:
         if info.video is None:
-            raise ValueError(f"{args.file} has no pictures for {args.out}; sound alone is written to a .wav")
+            raise ValueError(f"{named(args.file)} has no pictures for {named(args.out)}; sound alone is written to a .wav")
         video = _video(args, info.video, runtime, still=kind == ".png")
         if kind == ".png":
             write_image(args.out, video.frames)
@@ -61,9 +71,15 @@ def run(args: argparse.Namespace) -> None:
 
 def _check_request(args: argparse.Namespace) -> str:
     """The kind of file to write, when the weights that it may need are given."""
+    from ..geometry import FPS
+
     kind: str = args.out.suffix.lower()
     if kind not in {".mp4", ".wav", ".png"}:
-        raise ValueError(f"--out is a name ending in .mp4, .wav or .png, got {args.out}")
+        raise ValueError(f"--out is a name ending in .mp4, .wav or .png, got {named(args.out)}")
+    check_number("start", args.start, 0, LONGEST_START)
+    check_number("seconds", args.seconds, _SHORTEST, _LONGEST)
+    check_number("fps", args.fps, *FPS)
+    check_target(args.out)
     for_pictures = "--video-vae FILE with Wan2.2_VAE.pth for the pictures"
     for_sound = "--audio-codec FILE with MMAudio's VAE, and --vocoder FILE with its vocoder, for the sound"
     if kind == ".png" and args.video_vae is None:
@@ -85,8 +101,8 @@ def _video(args: argparse.Namespace, info: VideoInfo, runtime: Runtime, *, still
     """The pictures of the clip, through the codec where its weights are given."""
     from ..geometry import ClipSpec, Grid
     from ..media import read_video
+    from ..training.codec_files import load_video_codec
     from ..types import Video
-    from ..weights.video_vae import load_video_vae
     from .sizes import parse_size
 
     grid = Grid()
@@ -98,7 +114,7 @@ def _video(args: argparse.Namespace, info: VideoInfo, runtime: Runtime, *, still
     read = read_video(args.file, fps=spec.fps, size=(height, width), start=args.start, frames=1 if still else wanted)
     frames = read.frames[:, :, : grid.frames(grid.latent_frames(read.frames.shape[2]))]
     if args.video_vae is not None:
-        vae = load_video_vae(args.video_vae, runtime)
+        vae = load_video_codec(args.video_vae, runtime)
         given, frames = frames, vae.decode(vae.encode(frames))
         error = (frames - given).square().mean().clamp(min=1e-12) / 4
         print(f"pictures: {frames.shape[2]} of {width} x {height}, PSNR {-10 * error.log10():.2f} dB")
@@ -107,10 +123,9 @@ def _video(args: argparse.Namespace, info: VideoInfo, runtime: Runtime, *, still
 
 def _audio(args: argparse.Namespace, runtime: Runtime, video: Video | None) -> Audio:
     """The sound of the clip, as long as its pictures where it has some, through the codec where its weights are given."""
-    from ..codecs.audio import audio_codec_preset
     from ..geometry import Grid
     from ..media import read_audio, to_mono
-    from ..weights.audio_codec import load_audio_codec
+    from ..training.codec_files import load_sound_codec
 
     seconds = video.seconds if video is not None else args.seconds
     audio = to_mono(
@@ -124,6 +139,6 @@ def _audio(args: argparse.Namespace, runtime: Runtime, video: Video | None) -> A
     )
     if args.audio_codec is None:
         return audio
-    codec = load_audio_codec(args.audio_codec, args.vocoder, config=audio_codec_preset(args.audio_preset), runtime=runtime)
+    codec = load_sound_codec(args.audio_codec, runtime, vocoder=args.vocoder, preset=args.audio_preset)
     print(f"sound: {audio.seconds:.3f} s")
     return codec.decode(codec.encode(audio), samples=audio.waveform.shape[2])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from ..shown import shown
+
 
 def parse_size(text: str) -> tuple[int, int]:
     """``WIDTHxHEIGHT`` to height and width, pixels.
@@ -13,5 +15,5 @@ def parse_size(text: str) -> tuple[int, int]:
     """
     sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text.strip().lower())
     if sides is None:
-        raise ValueError(f"--size is WIDTHxHEIGHT in pixels, such as 64x64, got {text!r}")
+        raise ValueError(f"--size is WIDTHxHEIGHT in pixels, such as 64x64, got '{shown(text, 40)}'")
     return int(sides[2]), int(sides[1])

@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..inputs import exists, is_file, named
 from .progress_line import ProgressLine
 
 if TYPE_CHECKING:
@@ -36,12 +37,13 @@ def run(args: argparse.Namespace) -> None:
         ValueError: something is wrong with the config, the data, the codecs or the run's folder.
     """
     from ..runtime import usable_device
+    from ..training.alone import alone
     from ..training.config import read_config
     from ..training.distributed import connected
 
     config = read_config(args.config)
     usable_device(config.run.device, "the config's device")
-    with connected(config.run.device) as world:
+    with connected(config.run.device) as world, alone(config.run.output, first=world.first, resume=args.resume):
         if world.first:
             _make_world(config)
         world.barrier()
@@ -61,7 +63,7 @@ def _make_world(config: AnyRun) -> None:
     from ..world.dataset import dataset, recipes
 
     data = config.data
-    if data.world is None or Path(data.folder).exists():
+    if data.world is None or exists(Path(data.folder)):
         return
 
     def pair(clip: WorldClip) -> tuple[Entry, Clip]:
@@ -71,6 +73,7 @@ def _make_world(config: AnyRun) -> None:
             audio_caption=clip.audio_caption,
             transcript=clip.transcript,
             speaker=clip.voice or None,
+            sound_source=clip.sound_source or None,
             null=clip.kind == "still",
         )
         voice = clip.reference_audio
@@ -127,15 +130,15 @@ def _packed(config: AnyRun, world: World) -> PackedClips:
     from ..training.store import INDEX
 
     spec, folder, cache = config.data.spec(), Path(config.data.folder), Path(config.data.cache)
-    if not (folder / INDEX).is_file():
-        if world.first and not cache.exists():
+    if not is_file(folder / INDEX):
+        if world.first and not exists(cache):
             source = open_source(folder, spec)
             pack_clips(source, cache, shard_clips=config.data.shard_clips, progress=ProgressLine("reading clips"))
         world.barrier()
         folder = cache
     packed = open_source(folder, spec)
     if not isinstance(packed, PackedClips):
-        raise ValueError(f"{folder} holds no packed clips; remove it or name another data.cache")
+        raise ValueError(f"{named(folder)} holds no packed clips; remove it or name another data.cache")
     return packed
 
 
@@ -147,7 +150,7 @@ def _cached(config: ModelRun, world: World, video_codec: VideoVAE, audio_codec: 
 
     data = config.data
     text = config.text_encoder
-    if world.first and not Path(data.cache).exists():
+    if world.first and not exists(Path(data.cache)):
         build_cache(
             open_source(data.folder, data.spec(config.model)),
             data.cache,
@@ -161,6 +164,8 @@ def _cached(config: ModelRun, world: World, video_codec: VideoVAE, audio_codec: 
     world.barrier()
     cache = LatentCache(data.cache)
     if cache.made_with != fingerprint(video_codec, audio_codec):
-        raise ValueError(f"the latents in {data.cache} were made with other codecs; remove the folder to make them again")
+        raise ValueError(
+            f"the latents in {named(data.cache)} were made with other codecs; remove the folder to make them again"
+        )
     check_captions(cache, config.model, text)
     return cache

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..atomic import replacing
+from ..inputs import named
+from .numbers import check_whole
 
 if TYPE_CHECKING:
     from ..world.clip import WorldClip
@@ -39,6 +41,8 @@ def run(args: argparse.Namespace) -> None:
     from ..world.dataset import MIX, dataset, recipes
     from ..world.sheet import contact_sheet
 
+    check_whole("count", args.count, 1, 1_000_000)
+    check_whole("seed", args.seed, 0, 1_999_999)
     wanted = recipes(
         args.count,
         first_seed=args.seed,
@@ -49,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"cannot make the folder {args.out}: {error.strerror or error}") from error
+        raise ValueError(f"cannot make the folder {named(args.out)}: {error.strerror or error}") from error
     shown: list[WorldClip] = []
     lines = []
     for number, clip in enumerate(dataset(wanted), start=1):

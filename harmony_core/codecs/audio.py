@@ -238,7 +238,7 @@ def resample(audio: Audio, sample_rate: int) -> Audio:
     length = max(1, round(wave.shape[2] * sample_rate / audio.sample_rate))
     rows = [_resample_row(row.numpy(), int(audio.sample_rate), int(sample_rate), length) for row in wave.flatten(0, 1)]
     result = torch.from_numpy(np.stack(rows)) if rows else wave.new_zeros(0, length)
-    return Audio(result.reshape(*wave.shape[:2], length).to(audio.waveform.device), sample_rate)
+    return Audio(result.reshape(*wave.shape[:2], length).to(audio.waveform.device), sample_rate, audio.layout)
 
 
 def _resample_row(wave: np.ndarray, rate_in: int, rate_out: int, length: int) -> np.ndarray:

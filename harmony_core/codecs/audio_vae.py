@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..records import check_most
 from ..runtime import Runtime
 from .precision import half_safe
 
@@ -80,6 +81,9 @@ class AudioVAEConfig:
     def __post_init__(self) -> None:
         if min(self.mel_bins, self.latent_channels, self.width, self.blocks, *self.multipliers, len(self.multipliers)) < 1:
             raise ValueError(f"audio VAE sizes are at least 1, got {self}")
+        check_most(
+            self, "audio VAE", mel_bins=4096, latent_channels=4096, width=1 << 16, multipliers=1024, blocks=256, halvings=64
+        )
         if len(set(self.halvings)) != len(self.halvings) or any(
             not 0 <= level < len(self.multipliers) - 1 for level in self.halvings
         ):

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..records import check_most
+
 # B batch, S samples, K frequencies, M mel bins, T mel frames
 
 LINEAR_HZ = 200 / 3  # Slaney's scale: this many Hz a mel up to 1 kHz, a factor of 6.4 in 27 mels from there on
@@ -50,6 +52,7 @@ class MelConfig:
     def __post_init__(self) -> None:
         if min(self.sample_rate, self.n_fft, self.hop, self.bins) < 1:
             raise ValueError(f"mel sizes are at least 1, got {self}")
+        check_most(self, "mel", sample_rate=768_000, n_fft=1 << 16, hop=1 << 16, bins=1024)
         if self.n_fft < self.hop or (self.n_fft - self.hop) % 2:
             raise ValueError(f"mel.n_fft {self.n_fft} exceeds mel.hop {self.hop} by an even number")
         if not 0 <= self.low < self.high <= self.sample_rate / 2:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..progress import Progress
+from ..records import check_most
 from ..runtime import Runtime
 from .video_stream import Pass, moments, pictures, wrong_count
 from .video_tiling import Tiling
@@ -66,6 +67,7 @@ class VideoVAEConfig:
     def __post_init__(self) -> None:
         if min(self.encoder_width, self.decoder_width, self.blocks) < 1:
             raise ValueError("a video codec's encoder_width, decoder_width and blocks are at least 1")
+        check_most(self, "video codec", encoder_width=1 << 14, decoder_width=1 << 14, blocks=256)
         steps = [after / before for before, after in itertools.pairwise(self.multipliers)]
         if self.multipliers[0] != 1 or not set(steps) <= {1, 2} or steps[-1] != 1:
             raise ValueError(

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..progress import Progress
+from ..records import LONGEST, check_most
 from ..runtime import Runtime
 from .precision import half_safe
 
@@ -55,6 +56,9 @@ class VocoderConfig:
     block_dilations: tuple[tuple[int, ...], ...] = ((1, 3, 5), (1, 3, 5), (1, 3, 5))
 
     def __post_init__(self) -> None:
+        check_most(self, "vocoder", mel_bins=4096, width=1 << 20, rates=4096, rate_kernels=1 << 14, block_kernels=1023)
+        if any(len(dilations) > LONGEST or max(dilations, default=0) > 4096 for dilations in self.block_dilations):
+            raise ValueError(f"vocoder.block_dilations are lists of at most {LONGEST} numbers, none above 4096")
         if not self.rates or len(self.rates) != len(self.rate_kernels):
             raise ValueError(f"vocoder.rates and rate_kernels are equally many, got {self.rates} and {self.rate_kernels}")
         if not self.block_kernels or len(self.block_kernels) != len(self.block_dilations):

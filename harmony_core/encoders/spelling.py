@@ -11,6 +11,7 @@ import re
 import unicodedata
 
 from ..config import SymbolEncoderConfig
+from ..shown import shown
 
 AUTOMATIC, ENGLISH, MANDARIN, AS_WRITTEN = LANGUAGES = ("automatic", "English", "Mandarin", "as written")
 
@@ -27,6 +28,7 @@ _TONE_MARKS = {"\u0304": "1", "\u0301": "2", "\u030c": "3", "\u0300": "4"}
 _UMLAUT = "\u0308"
 _NEUTRAL = "5"
 _CHARACTERS = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+")
+_DIRECTION = re.compile(r"[\[{<【［][^\]}>】］]*[\]}>】］]?")  # noqa: RUF001 - brackets of Chinese, too
 _LONE_DIGIT = re.compile(r"(?<![a-z])\d+|\d{2,}")
 _TONED = re.compile(r"[a-z]+[1-5]")
 
@@ -64,17 +66,25 @@ def spell(text: str, language: str, config: SymbolEncoderConfig) -> str:
         config: of the encoder that will read it; one of bytes reads anything as written.
 
     Raises:
-        ValueError: there is no such language, or the text is not spelled in it: numbers in figures, Chinese characters, or a
-            word that is no pinyin.
+        ValueError: there is no such language, or the text is not spelled in it: numbers in figures, Chinese characters, a word
+            that is no pinyin, or a stage direction in square brackets.
     """
     if language not in LANGUAGES:
-        raise ValueError(f"no language {language!r}; there are {', '.join(LANGUAGES)}")
+        raise ValueError(f"no language {_quoted(language)}; there are {', '.join(LANGUAGES)}")
+    direction = _DIRECTION.search(text)
+    if direction and config.symbols and direction[0][0] not in config.symbols:
+        raise ValueError(
+            f"{_quoted(direction[0])} would be spoken: a transcript has spoken words alone; "
+            "leave it out, and say it in the caption of the sound"
+        )
     written = " ".join(text.lower().split())
     if language == AS_WRITTEN or not config.symbols:
         return text if not config.symbols else written
     characters = _CHARACTERS.search(text)
     if characters:
-        raise ValueError(f"{characters[0]!r} is in characters; write Mandarin in pinyin with tones, as ni3 hao3 or nǐ hǎo")
+        raise ValueError(
+            f"{_quoted(characters[0])} is in characters; write Mandarin in pinyin with tones, as ni3 hao3 or nǐ hǎo"
+        )
     if language == MANDARIN:
         return _mandarin(written)
     if language == ENGLISH:
@@ -102,7 +112,7 @@ def _english(text: str) -> str:
     plain = " ".join("".join(c for c in plain if not unicodedata.combining(c)).split())
     figures = re.search(r"\d+", plain)
     if figures:
-        raise ValueError(f"write numbers as words, got {figures[0]!r}; digits stand for the tones of Mandarin")
+        raise ValueError(f"write numbers as words, got {_quoted(figures[0])}; digits stand for the tones of Mandarin")
     return re.sub(r" +(?=[,.?!])", "", plain)
 
 
@@ -113,6 +123,10 @@ def _mandarin(text: str) -> str:
     parts = re.findall(r"[^\s,.?!-]+|[,.?!-]", plain)
     spelled = " ".join(part if part in ",.?!-" else " ".join(_syllables(part)) for part in parts)
     return re.sub(r" +(?=[,.?!])", "", spelled)
+
+
+def _quoted(word: str) -> str:
+    return f"'{shown(unicodedata.normalize('NFC', word), 60)}'"
 
 
 def _syllables(word: str) -> list[str]:
@@ -128,26 +142,32 @@ def _syllables(word: str) -> list[str]:
                 letters += c
         split = _split(letters)
         if not split:
-            raise ValueError(f"{unicodedata.normalize('NFC', word)!r} is no pinyin; write syllables with tones, as ni3 hao3")
+            raise ValueError(f"{_quoted(word)} is no pinyin; write syllables with tones, as ni3 hao3")
         start = 0
         for syllable in split:
             inside = [tone for at, tone in tones if start <= at < start + len(syllable)]
             start += len(syllable)
             if len(inside) > 1 or not set(inside) <= set("12345"):
-                raise ValueError(f"{unicodedata.normalize('NFC', word)!r}: a syllable has one tone, from 1 to 5")
+                raise ValueError(f"{_quoted(word)}: a syllable has one tone, from 1 to 5")
             found.append(syllable + (inside[0] if inside else _NEUTRAL))
     return found
 
 
-def _split(letters: str, *, first: bool = True) -> list[str] | None:
+def _split(letters: str) -> list[str] | None:
     """Letters as pinyin syllables; inside a word one never begins with a, e or o. None where they are none."""
-    if not letters:
-        return []
-    if not first and letters[0] in "aeo":
+    # From the end: how long the syllable at each place is, the longest after which the rest is syllables too.
+    lengths: list[int] = [0] * len(letters)
+    for start in reversed(range(len(letters))):
+        if start and letters[start] in "aeo":
+            continue
+        for end in range(min(start + _LONGEST, len(letters)), start, -1):
+            if letters[start:end] in _SYLLABLES and (end == len(letters) or lengths[end]):
+                lengths[start] = end - start
+                break
+    if letters and not lengths[0]:
         return None
-    for end in range(min(_LONGEST, len(letters)), 0, -1):
-        if letters[:end] in _SYLLABLES:
-            rest = _split(letters[end:], first=False)
-            if rest is not None:
-                return [letters[:end], *rest]
-    return None
+    split, start = [], 0
+    while start < len(letters):
+        split.append(letters[start : start + lengths[start]])
+        start += lengths[start]
+    return split

@@ -16,9 +16,12 @@ from torch import Tensor, nn
 from ..config import SymbolEncoderConfig
 from ..layers.convnext import ConvNeXtBlock
 from ..layers.modulation import sinusoidal
+from ..records import is_text
 from ..runtime import Runtime
+from ..shown import shown
 
 FILLER = 0
+_SHOWN = 3
 
 
 def to_symbols(texts: Sequence[str], config: SymbolEncoderConfig) -> Tensor:
@@ -38,12 +41,14 @@ def to_symbols(texts: Sequence[str], config: SymbolEncoderConfig) -> Tensor:
 
 
 def _number(text: str, config: SymbolEncoderConfig) -> list[int]:
+    if not is_text(text):
+        raise ValueError(f"a character is no text, but half of one: '{shown(text, 60)}'")
     if config.symbols:
         numbers = _look_up(" ".join(text.lower().split()), config)
     else:
         numbers = [1 + byte for byte in text.encode()]
     if len(numbers) > config.length:
-        raise ValueError(f"the text has {len(numbers)} symbols, at most {config.length} fit: {text[:60]!r}")
+        raise ValueError(f"the text has {len(numbers)} symbols, at most {config.length} fit: '{shown(text, 60)}'")
     return numbers + [FILLER] * (config.length - len(numbers))
 
 
@@ -51,8 +56,9 @@ def _look_up(text: str, config: SymbolEncoderConfig) -> list[int]:
     table = {symbol: number for number, symbol in enumerate(config.symbols, start=1)}
     unknown = sorted({symbol for symbol in text if symbol not in table})
     if unknown:
-        names = ", ".join(f"{symbol!r} ({unicodedata.name(symbol, 'unnamed')})" for symbol in unknown)
-        raise ValueError(f"the transcript encoder knows no {names}; it knows {config.symbols!r}")
+        names = ", ".join(f"{shown(repr(symbol))} ({unicodedata.name(symbol, 'unnamed')})" for symbol in unknown[:_SHOWN])
+        names += f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+        raise ValueError(f"the transcript encoder knows no {names}; it knows '{shown(config.symbols, 150)}'")
     return [table[symbol] for symbol in text]
 
 

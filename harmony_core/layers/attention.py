@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..runtime import Runtime
 from .rope import rotate
 
-# B batch, L tokens, N heads, D channels of a head, C = N D
+# B batch, L tokens, S tokens attended to, N heads, D channels of a head, C = N D
 
 
 class KeysValues(NamedTuple):
@@ -63,9 +63,16 @@ class Attention(nn.Module):
         k = self._split(self.norm_k(self.k(x)))
         return KeysValues(k if turn is None else rotate(k, turn), self._split(self.v(x)))
 
-    def attend(self, q: Tensor, source: KeysValues) -> Tensor:
-        """Attention without the output projection: (B, L, N, D) queries to (B, L, C)."""
-        out = self.attention(_by_head(q), _by_head(source.k), _by_head(source.v))
+    def attend(self, q: Tensor, source: KeysValues, mask: Tensor | None = None) -> Tensor:
+        """Attention without the output projection: (B, L, N, D) queries to (B, L, C).
+
+        Args:
+            q: queries.
+            source: keys and values, (B, S, N, D).
+            mask: (B, S) bool, the keys that count; None for all.
+        """
+        mask = None if mask is None else mask[:, None, None]
+        out = self.attention(_by_head(q), _by_head(source.k), _by_head(source.v), mask)
         return out.transpose(1, 2).flatten(2)
 
     def _split(self, x: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 Reading: time 0 is a file's first picture, or its first sound where it has no pictures; every time is taken from the
 timestamps, so that a variable frame rate, late sound and an encoder's delay come out right. Pictures come upright, with
 square pixels, in full-range RGB. A file can be refused for its size before it costs memory (:class:`Limits`), and nothing
-but the file itself is opened, whatever a playlist in it may name. High dynamic range is not tone-mapped, interlaced pictures
-are not de-interlaced, tiled HEIC photographs are refused.
+but the file itself is opened, whatever a playlist in it may name. Of several tracks the default one is taken. High dynamic
+range (HLG, PQ) is tone-mapped, interlaced pictures are not de-interlaced, tiled HEIC photographs are refused.
 
 Writing is all or nothing: the target appears complete, or stays as it was.
 """

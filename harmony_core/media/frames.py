@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Literal
 
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from .hdr import NAMES, transfer_of
 from .pictures import Framer, Picture, Resize, shown_size
 from .source import Source, frame_rate, stated_seconds
 from .track import Track
+
+log = logging.getLogger(__name__)
 
 Short = Literal["refuse", "hold"]
 
@@ -55,6 +59,8 @@ def read_pictures(
             if framer is None:
                 framer = _framer(source, stream, frame, size, resize)
                 most = _most(source, framer.size, fps)
+                if (transfer := transfer_of(frame)) is not None:
+                    log.warning("%s has high dynamic range (%s): it is tone-mapped to BT.709", source.path, NAMES[transfer])
                 _check_count(source, most, count or _stated_count(source, stream, start, fps))
             if picture is None:
                 picture = _convert(source, stream, framer, frame)

@@ -14,6 +14,8 @@ import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
+from .hdr import tone_mapped, transfer_of
+
 Resize = Literal["cover", "fit"]
 Picture = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -112,6 +114,9 @@ class Framer:
         if _transparent(frame):
             frame = self._over_black(frame)
         height, width = orientation.size(*scaled)
+        if (transfer := transfer_of(frame)) is not None:
+            deep = self._convert(frame, height=height, width=width, pixel_format="rgb48le").to_ndarray()
+            return self._placed(orientation.apply(tone_mapped(deep, transfer, int(frame.color_primaries or 0))))
         rgb = self._convert(frame, height=height, width=width, pixel_format="rgb24")
         return self._placed(orientation.apply(rgb.to_ndarray()))  # type: ignore[arg-type]
 

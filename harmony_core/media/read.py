@@ -9,13 +9,17 @@ import torch
 from torch import Tensor
 
 from ..codecs.audio import SAMPLE_RATES
-from ..geometry import ClipSpec
+from ..geometry import FPS, ClipSpec
 from ..progress import Progress
 from ..types import Audio, Video
 from .frames import Short, read_pictures
+from .layouts import channel_names
 from .pictures import Picture, Resize
 from .sound import read_sound
 from .source import DEFAULT_LIMITS, Limits, frame_rate, opened, probe
+
+LONGEST_START = 1e6
+"""Seconds into a file."""
 
 
 def read_video(
@@ -178,17 +182,20 @@ def read_clip(
     return video, audio
 
 
+_LOW = {"LFE", "LFE2"}
+_MIX = {"FL": 1.0, "FR": 1.0, "FC": math.sqrt(2), "FLC": 1.0, "FRC": 1.0}
+
+
 def to_mono(audio: Audio) -> Audio:
     """Mix all channels into one, without raising the level of any sum above full scale.
 
-    5.1 sound is mixed as players fold it down: centre and surrounds 3 dB lower than the front, no low-frequency channel.
-    Any other number of channels is averaged.
+    Sound with a low-frequency channel (2.1, 5.1, 7.1) is mixed as players fold it down: without that channel, the centre 3 dB
+    higher and the surrounds 3 dB lower than the front. The channels of any other sound are averaged.
     """
-    channels = audio.waveform.shape[1]
-    weights = torch.ones(channels)
-    if channels == 6:
-        half = math.sqrt(0.5)
-        weights = torch.tensor([1.0, 1.0, 2 * half, 0.0, half, half])
+    names = channel_names(audio)
+    weights = torch.ones(audio.waveform.shape[1])
+    if _LOW & set(names):
+        weights = torch.tensor([0.0 if name in _LOW else _MIX.get(name, math.sqrt(0.5)) for name in names])
     weights = (weights / weights.sum()).to(audio.waveform)
     return Audio((audio.waveform * weights[:, None]).sum(1, keepdim=True), audio.sample_rate)
 
@@ -196,12 +203,12 @@ def to_mono(audio: Audio) -> Audio:
 def _check_request(
     *, start: float, short: Short, fps: float | None = None, size: tuple[int, int] | None = None, count: int | None = None
 ) -> None:
-    if not (math.isfinite(start) and start >= 0):
-        raise ValueError(f"a start is a number of seconds from 0 on, got {start}")
+    if not 0 <= start <= LONGEST_START:
+        raise ValueError(f"a start is a number of seconds from 0 to {LONGEST_START:g}, got {start}")
     if short not in ("refuse", "hold"):
         raise ValueError(f"short is 'refuse' or 'hold', got {short!r}")
-    if fps is not None and not (math.isfinite(fps) and fps > 0):
-        raise ValueError(f"a frame rate is positive, got {fps}")
+    if fps is not None and not FPS[0] <= fps < math.inf:  # how many pictures that are is judged with the file
+        raise ValueError(f"a frame rate is positive, from {FPS[0]:g} on, got {fps}")
     if size is not None and min(size) < 1:
         raise ValueError(f"a height and a width are at least 1, got {size[0]} and {size[1]}")
     if count is not None and count < 1:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import av
 from av.audio.stream import AudioStream
@@ -19,8 +19,12 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from ..inputs import named
 from .exif import read_orientation
 from .pictures import Orientation, shown_size
+from .stills import is_cut_gif
+
+S = TypeVar("S", VideoStream, AudioStream)
 
 # What FFmpeg may take a file for. Playlists and lists of files are left out: they are names of other files, not media.
 _FORMATS = (
@@ -28,6 +32,7 @@ _FORMATS = (
     "mjpeg,mov,mp3,mpeg,mpegts,mpegvideo,mxf,nut,ogg,png_pipe,tiff_pipe,tta,w64,wav,webp_pipe,wv,yuv4mpegpipe"
 )
 _STILL = "_pipe"
+_CUT_UNSEEN = {"mjpeg"}
 _TILED_BRANDS = {"heic", "heix", "heim", "heis", "mif1"}
 
 
@@ -41,6 +46,7 @@ class Limits:
         pixels: of one picture, as stored and on the way to the wanted size.
         channels: of sound.
         output_bytes: memory of what is read, as float32.
+        sound_bytes: likewise of sound alone, at the file's own rate: silence is packed ten thousand times as small.
     """
 
     file_bytes: int = 64 << 30
@@ -48,6 +54,7 @@ class Limits:
     pixels: int = 1 << 26
     channels: int = 8
     output_bytes: int = 16 << 30
+    sound_bytes: int = 1 << 30
 
 
 DEFAULT_LIMITS = Limits()
@@ -121,14 +128,14 @@ class Source:
 
     @property
     def video(self) -> VideoStream | None:
-        """The stream of pictures, None without; a cover picture of a song is none."""
-        moving = (s for s in self.container.streams.video if not s.disposition & Disposition.attached_pic)
-        return next((s for s in moving if _decodable(s)), None)
+        """The stream of pictures that players show, None without; a cover picture of a song is none."""
+        covers = Disposition.attached_pic | Disposition.timed_thumbnails
+        return _chosen([s for s in self.container.streams.video if not s.disposition & covers])
 
     @property
     def audio(self) -> AudioStream | None:
-        """The stream of sound, None without."""
-        return next((s for s in self.container.streams.audio if _decodable(s)), None)
+        """The stream of sound that players play, None without."""
+        return _chosen(self.container.streams.audio)
 
     @cached_property
     def origin(self) -> float:
@@ -166,6 +173,9 @@ def opened(path: str | Path, limits: Limits) -> Iterator[Source]:
     path = Path(path)
     _check_file(path, limits)
     try:
+        with path.open("rb") as file:
+            if is_cut_gif(file):
+                raise ValueError(f"{path} is cut short: it ends in the middle of a picture")
         with path.open("rb") as file, _open_container(file) as container:
             source = Source(path, container, limits)
             _check_content(source)
@@ -232,9 +242,9 @@ def _check_file(path: Path, limits: Limits) -> None:
     try:
         status = path.stat()
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        raise ValueError(f"cannot read {path}: {_reason(error)}") from error
+        raise ValueError(f"cannot read {named(path)}: {_reason(error)}") from error
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"cannot read {path}: it is not a file")
+        raise ValueError(f"cannot read {named(path)}: it is not a file")
     if status.st_size == 0:
         raise ValueError(f"{path} is empty")
     if status.st_size > limits.file_bytes:
@@ -264,12 +274,20 @@ def _check_content(source: Source) -> None:
             raise ValueError(
                 f"the pictures of {path} are {video.width} x {video.height}, more than the limit of {limits.pixels} pixels"
             )
-        # Some formats tell their size only with the first picture: the decoder watches too.
-        video.codec_context.options = {"max_pixels": str(limits.pixels)}
+        # Some formats tell their size only with the first picture: the decoder watches too. Half a JPEG is an error to it only
+        # if that is asked for; of video, a damaged frame is better than none.
+        whole = {"err_detect": "explode"} if source.still and video.codec_context.name in _CUT_UNSEEN else {}
+        video.codec_context.options = {"max_pixels": str(limits.pixels), **whole}
         video.thread_type = "AUTO"
     if source.audio is not None and source.audio.codec_context.layout.nb_channels > limits.channels:
         given = source.audio.codec_context.layout.nb_channels
         raise ValueError(f"{path} has {given} channels of sound, more than the limit of {limits.channels}")
+
+
+def _chosen(streams: Iterable[S]) -> S | None:
+    """The default one, else the first."""
+    there = [s for s in streams if _decodable(s)]
+    return next((s for s in there if s.disposition & Disposition.default), there[0] if there else None)
 
 
 def _decodable(stream: VideoStream | AudioStream) -> bool:
@@ -283,7 +301,7 @@ def _tick(stream: VideoStream | AudioStream) -> Fraction:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, av.InvalidDataError):
-        return "it is damaged or not a media file"
+        return "it is damaged, or not a media file that is read here (animated WebP, TGA and TIFF of floats are not)"
     if isinstance(error, av.FFmpegError | OSError) and error.errno is not None and 0 < error.errno < 256:
         return os.strerror(error.errno)
     return str(error)

@@ -10,13 +10,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import av
 import numpy as np
 import torch
+from av.audio.codeccontext import AudioCodecContext
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container.output import OutputContainer
@@ -28,15 +31,15 @@ from torch import Tensor
 
 from ..atomic import replacing
 from ..codecs.audio import SAMPLE_RATES, resample
+from ..inputs import exists, is_dir, is_file, named
 from ..progress import Progress
 from ..types import Audio, Video
+from .layouts import USUAL, layout_of
 from .pictures import SCALING, Picture
 from .sound import Samples
 
 Preset = Literal["ultrafast", "veryfast", "fast", "medium", "slow", "veryslow"]
 
-# FFmpeg's names for the usual arrangement of so many channels.
-_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 _LONGEST_SIDE = 16_384
 _HIGHEST_FPS = 1000
 _AAC_RATES = (44_100, 48_000)
@@ -112,10 +115,10 @@ def write_wav(path: str | Path, audio: Audio, *, sample_format: Literal["int16",
     with _replacing(path, ".wav") as temporary, _container(temporary, "wav", {}) as container:
         stream = container.add_stream(codec, rate=audio.sample_rate)
         assert isinstance(stream, AudioStream)
-        stream.codec_context.layout = _LAYOUTS[len(data)]
+        stream.codec_context.layout = layout_of(audio)
         for start in range(0, data.shape[1], audio.sample_rate):
             block = data[:, start : start + audio.sample_rate].T.reshape(1, -1)
-            container.mux(stream.encode(_audio_frame(block, packed, len(data), audio.sample_rate, start)))
+            container.mux(stream.encode(_audio_frame(block, packed, layout_of(audio), audio.sample_rate, start)))
         container.mux(stream.encode(None))
 
 
@@ -145,19 +148,19 @@ def _replacing(path: str | Path, suffix: str) -> Iterator[Path]:
     """A name beside ``path`` to write under; it takes the place of ``path`` when all went well, and is gone when not."""
     path = Path(path)
     if path.suffix.lower() != suffix:
-        raise ValueError(f"cannot write {path}: the name of this kind of file ends in {suffix}")
+        raise ValueError(f"cannot write {named(path)}: the name of this kind of file ends in {suffix}")
     target = Path(os.path.realpath(path))  # a link stays a link
     try:
-        if target.exists() and not target.is_file():
-            raise ValueError(f"cannot write {path}: it exists and is not a file")
-        if not target.parent.is_dir():
-            raise ValueError(f"cannot write {path}: there is no such folder")
+        if exists(target) and not is_file(target):
+            raise ValueError(f"cannot write {named(path)}: it exists and is not a file")
+        if not is_dir(target.parent):
+            raise ValueError(f"cannot write {named(path)}: there is no such folder")
         with replacing(target) as temporary:
             yield temporary
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
     except (av.FFmpegError, OSError) as error:
-        raise ValueError(f"cannot write {path}: {error.strerror or error}") from error
+        raise ValueError(f"cannot write {named(path)}: {error.strerror or error}") from error
 
 
 @contextmanager
@@ -190,7 +193,7 @@ def _add_aac(container: OutputContainer, audio: Audio) -> AudioStream:
     channels = audio.waveform.shape[1]
     stream = container.add_stream("aac", rate=audio.sample_rate)
     assert isinstance(stream, AudioStream)
-    stream.codec_context.layout = _LAYOUTS[channels]
+    stream.codec_context.layout = _aac_layout(audio)
     stream.codec_context.bit_rate = _AAC_BITS_A_CHANNEL * channels
     return stream
 
@@ -246,15 +249,34 @@ def _blocks(audio: Audio, count: int, fps: float) -> Iterator[AudioFrame | None]
     samples = _samples(audio)
     length, rate = samples.shape[1], audio.sample_rate
     ends = [min(length, round((index + 1) * rate / fps)) for index in range(count - 1)] + [length]
-    start = 0
+    start, layout = 0, _aac_layout(audio)
     for end in ends:
-        block = np.ascontiguousarray(samples[:, start:end])
-        yield _audio_frame(block, "fltp", len(samples), rate, start) if start < end else None
+        # Packed: PyAV does not see the last plane of eight.
+        block = samples[:, start:end].T.reshape(1, -1)
+        yield _audio_frame(block, "flt", layout, rate, start) if start < end else None
         start = end
 
 
-def _audio_frame(block: np.ndarray[Any, Any], sample_format: str, channels: int, rate: int, start: int) -> AudioFrame:
-    frame = AudioFrame.from_ndarray(block, format=sample_format, layout=_LAYOUTS[channels])
+def _aac_layout(audio: Audio) -> str:
+    """The layout of a sound, or the usual one of so many channels where AAC has no place for it."""
+    layout = layout_of(audio)
+    return layout if _in_aac(layout) else layout_of(replace(audio, layout=None))
+
+
+@lru_cache
+def _in_aac(layout: str) -> bool:
+    encoder = av.CodecContext.create("aac", "w")
+    assert isinstance(encoder, AudioCodecContext)
+    encoder.sample_rate, encoder.format, encoder.layout = max(_AAC_RATES), "fltp", layout
+    try:
+        encoder.open()
+    except av.FFmpegError:
+        return False
+    return True
+
+
+def _audio_frame(block: np.ndarray[Any, Any], sample_format: str, layout: str, rate: int, start: int) -> AudioFrame:
+    frame = AudioFrame.from_ndarray(np.ascontiguousarray(block), format=sample_format, layout=layout)
     frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), start
     return frame
 
@@ -288,8 +310,8 @@ def _check_video(video: Video) -> None:
 def _check_audio(audio: Audio) -> None:
     _check_single(audio.waveform, "sound")
     channels, samples = audio.waveform.shape[1:]
-    if channels not in _LAYOUTS or not samples:
-        raise ValueError(f"sound is 1 to {max(_LAYOUTS)} channels of at least one sample, got {channels} of {samples}")
+    if channels not in USUAL or not samples:
+        raise ValueError(f"sound is 1 to {max(USUAL)} channels of at least one sample, got {channels} of {samples}")
     if not torch.isfinite(audio.waveform).all():
         raise ValueError("the sound has values that are not finite numbers")
 

@@ -84,7 +84,7 @@ def align(config: HarmonyConfig, frames: int, audio_latents: int, fps: float) ->
         audio_latents=audio_latents,
         fps=fps,
         grid=config.grid,
-        time_map="paper" if positions == "paper" else "exact",
+        time_map="exact" if positions == "index" else positions,
     )
     own = AV(torch.arange(frames), torch.arange(audio_latents))
     on_other = AV(line.video_on_audio_axis(), line.audio_on_video_axis())

@@ -59,6 +59,7 @@ class Stream:
         time: time embedding, (B, G, C), for the head.
         modulation: its projection, (B, G, 6, C), for the blocks.
         text: keys and values of the text, layer by layer.
+        mask: (B, L) bool, the tokens that self-attention sees; None for all.
     """
 
     x: Tensor
@@ -67,6 +68,7 @@ class Stream:
     time: Tensor
     modulation: Tensor
     text: Sequence[KeysValues]
+    mask: Tensor | None = None
 
     @property
     def body(self) -> Tensor:
@@ -102,7 +104,7 @@ class Block(nn.Module):
         shift, scale, gate = self._modulation(s)[:3]
         h = modulate(self.norm1(s.x), shift, scale)
         q = self.self_attn.queries(h, s.turn)
-        h = self.self_attn.o(self.self_attn.attend(q, self.self_attn.keys_values(h, s.turn)))
+        h = self.self_attn.o(self.self_attn.attend(q, self.self_attn.keys_values(h, s.turn), s.mask))
         return s.to(add_gated(s.x, h, gate))
 
     def attend_text(self, s: Stream, text: KeysValues, fusion: Fusion | None = None) -> Stream:
@@ -183,6 +185,7 @@ class Branch(nn.Module):
         *,
         turn: Tensor | None = None,
         prefix: Tensor | None = None,
+        prefix_mask: Tensor | None = None,
     ) -> Stream:
         """Latents to a stream ready for the first block.
 
@@ -192,6 +195,7 @@ class Branch(nn.Module):
             text: keys and values of the context, from :meth:`read_context`.
             turn: rotary factors, from :meth:`rotation`, on the latent's device; made here by default.
             prefix: tokens put in front, clean (t = 0), (B, n, C).
+            prefix_mask: (B, n) bool, those of them that count; None for all.
 
         Raises:
             ValueError: channels or sizes do not fit, or ``t`` has a shape that fits no group of tokens.
@@ -204,10 +208,11 @@ class Branch(nn.Module):
             per_token = t if t.shape[1] == layout.frames * layout.patches else t.expand(-1, layout.frames)
             assert layout.patches == 1, "only streams of one token a frame have a prefix"
             t = torch.cat([t.new_zeros(t.shape[0], layout.prefix), per_token], dim=1)
+        mask = None if prefix_mask is None else F.pad(prefix_mask, (0, layout.tokens - layout.prefix), value=True)
         time = self.time_embedding(sinusoidal(TIME_SCALE * t, self.config.freq_dim).to(x.dtype))
         modulation = self.time_projection(time).unflatten(-1, (6, -1))
         turn = self.rotation(layout).to(x.device) if turn is None else turn
-        return Stream(x=x, layout=layout, turn=turn, time=time, modulation=modulation, text=text)
+        return Stream(x=x, layout=layout, turn=turn, time=time, modulation=modulation, text=text, mask=mask)
 
     def finish(self, stream: Stream) -> Tensor:
         """The stream after the last block to a velocity of the latent's shape."""

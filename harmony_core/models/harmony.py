@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -48,10 +49,12 @@ class Context:
     Attributes:
         text: keys and values of each branch's context, layer by layer.
         prefix: reference (or learned style) tokens in front of the audio stream, (B, n, C); None for none.
+        prefix_mask: (B, n) bool, those of them that count; None for all.
     """
 
     text: AV[Sequence[KeysValues]]
     prefix: Tensor | None
+    prefix_mask: Tensor | None = None
     _tables: dict[Hashable, Any] = field(default_factory=dict, compare=False)
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
@@ -215,7 +218,8 @@ class Harmony(nn.Module):
         if self.speech is not None:
             speech = self._embed_transcript(self.speech, conditioning, batch, like)
             context = context.replace(Modality.AUDIO, torch.cat([speech, context.audio], dim=1))
-        return Context(AV.of(lambda m: self._read_context(m, context[m])), self._prefix(conditioning, batch, like))
+        prefix, prefix_mask = self._prefix(conditioning, batch, like)
+        return Context(AV.of(lambda m: self._read_context(m, context[m])), prefix, prefix_mask)
 
     def forward(
         self,
@@ -365,12 +369,24 @@ class Harmony(nn.Module):
         with self.residency.in_turn([(text.k, text.norm_k, text.v) for text in texts]) as turns:
             return [texts[turn].keys_values(context) for turn in turns]
 
-    def _prefix(self, conditioning: Conditioning, batch: int, like: Tensor) -> Tensor | None:
-        if conditioning.reference is not None:
-            self.audio.layout(conditioning.reference)
-            return self.audio.embed(conditioning.reference)
+    def _prefix(self, conditioning: Conditioning, batch: int, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Tokens of the references, or the learned ones of a clip without, and which of them count."""
         tokens = self.interaction.style_tokens
-        return None if tokens is None else tokens.to(like).expand(batch, -1, -1)
+        learned = None if tokens is None else tokens.to(like).expand(batch, -1, -1)
+        if conditioning.reference is None:
+            return learned, None
+        self.audio.layout(conditioning.reference)
+        own = self.audio.embed(conditioning.reference)
+        if (has := conditioning.has_reference) is None:
+            return own, None
+        # Both end where the clip begins, so a clip's tokens have the positions they have alone; what is in front of the
+        # shorter ones is masked.
+        learned = own[:, :0] if learned is None else learned
+        longest = max(own.shape[1], learned.shape[1])
+        first = torch.where(has, longest - own.shape[1], longest - learned.shape[1])
+        own, learned = (F.pad(x, (0, 0, longest - x.shape[1], 0)) for x in (own, learned))
+        mask = torch.arange(longest, device=has.device) >= first[:, None]
+        return torch.where(has[:, None, None], own, learned), mask
 
     # ---- the layers
 
@@ -380,10 +396,10 @@ class Harmony(nn.Module):
                 f"{modality.value} has a batch of {latent.shape[0]}, the conditions were prepared for {context.batch}"
             )
         branch, gap = self.branch(modality), self.config.interaction.reference_gap
-        prefix = context.prefix if modality is Modality.AUDIO else None
+        prefix, mask = (context.prefix, context.prefix_mask) if modality is Modality.AUDIO else (None, None)
         layout = branch.layout(latent, prefix)
         turn = context.once((modality, layout, latent.device), lambda: branch.rotation(layout, gap).to(latent.device))
-        return branch.begin(latent, t, context.text[modality], turn=turn, prefix=prefix)
+        return branch.begin(latent, t, context.text[modality], turn=turn, prefix=prefix, prefix_mask=mask)
 
     def _pass(
         self,

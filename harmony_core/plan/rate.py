@@ -43,8 +43,8 @@ class Rate:
         Raises:
             ValueError: it is not positive.
         """
-        if not 0 < tflops < float("inf"):
-            raise ValueError(f"--tflops is a positive number, got {tflops:g}")
+        if not 1e-6 <= tflops <= 1e6:
+            raise ValueError(f"--tflops is a positive number from 1e-06 to 1e+06, got {tflops:g}")
         return cls(tflops * TERA, tflops * TERA, copies, measured=False)
 
     def seconds(self, work: Operations, moved: float = 0.0) -> float:

@@ -37,27 +37,36 @@ class LatentCache(Store):
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__(folder, kind="latents")
-        self._speakers: dict[str, list[int]] = {}
+        self.check({"video": self.spec.video_shape()[1:], "audio": self.spec.audio_shape()[1:]})
+        self._alike: dict[tuple[str, str], list[int]] = {}
         for index, entry in enumerate(self.entries):
-            if entry.speaker is not None and not entry.null:
-                self._speakers.setdefault(entry.speaker, []).append(index)
+            if (key := _heard(entry)) is not None and not entry.null:
+                self._alike.setdefault(key, []).append(index)
 
     def latents(self, clips: Sequence[int]) -> AV[Tensor]:
         """Latents of some clips, float32: (B, C, F, h, w) and (B, C, L)."""
         return AV(self.rows(clips, "video").float(), self.rows(clips, "audio").float())
 
-    def reference(self, clip: int, pick: int) -> Tensor:
-        """Audio latents to be like, (C, n) float32, for a clip.
+    def reference(self, clip: int, pick: int) -> Tensor | None:
+        """Audio latents to be like, (C, n) float32, for a clip; never of the recording it is a part of.
 
-        Its own reference recording where it has one; else another clip of its speaker, the ``pick``-th counted round and
-        round; else its own sound.
+        Its reference recording where it has one; else another clip of its speaker or its source of sound, the ``pick``-th
+        counted round and round; None where there is neither.
         """
-        own = self.loose(clip, "reference")
-        if own is not None:
-            return own.float()
-        speaker = self.entries[clip].speaker
-        others = [i for i in self._speakers.get(speaker, []) if i != clip] if speaker is not None else []
-        return self.row(others[pick % len(others)] if others else clip, "audio").float()
+        recorded = self.loose(clip, "reference")
+        if recorded is not None:
+            return recorded.float()
+        entry = self.entries[clip]
+        key = _heard(entry)
+        others = [i for i in self._alike.get(key, []) if self.entries[i].file != entry.file] if key is not None else []
+        return self.row(others[pick % len(others)], "audio").float() if others else None
+
+
+def _heard(entry: Entry) -> tuple[str, str] | None:
+    """What is heard in a clip, by which references are found; a speaker before anything else."""
+    if entry.speaker is not None:
+        return "speaker", entry.speaker
+    return None if entry.sound_source is None else ("sound_source", entry.sound_source)
 
 
 def fingerprint(*modules: nn.Module) -> str:
@@ -91,7 +100,8 @@ def build_cache(
         audio_codec: for the sound and the references.
         captions: encodes the clips' captions, for a model without a caption encoder of its own.
         null_pairs: how many stills with silence are added for each clip; they are first frames of clips, held, every third an
-            even grey (SyncCFG's still where no picture is given), their captions kept, their transcript left out.
+            even grey (SyncCFG's still where no picture is given), their captions and references kept, as in SyncCFG's anchors,
+            their transcript left out.
         shard_clips: clips a shard holds.
         progress: called after each clip.
 
@@ -113,8 +123,8 @@ def build_cache(
         if place >= len(entries):
             grey = (place - len(entries)) % GREY_EVERY == GREY_EVERY - 1
             held = torch.zeros_like(clip.frames[:, :1]) if grey else clip.frames[:, :1]
-            clip = Clip(held.expand_as(clip.frames).contiguous(), torch.zeros_like(clip.wave))
-            entry = dataclasses.replace(entry, transcript="", reference=None, null=True)
+            clip = Clip(held.expand_as(clip.frames).contiguous(), torch.zeros_like(clip.wave), clip.reference)
+            entry = dataclasses.replace(entry, transcript="", null=True)
         return entry, *_encode(clip, video_codec, audio_codec, spec.grid.sample_rate)
 
     made_with, told_by = fingerprint(video_codec, audio_codec), None if captions is None else captions.made

@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ..config import HarmonyConfig
 from ..encoders.prompts import prompts_of
+from ..inputs import is_dir, is_file, named
 from ..models.harmony import Harmony
 from ..types import AV, Modality
 from ..weights.files import shard_names
@@ -107,7 +108,9 @@ def load_caption_encoder(path: str | Path, config: HarmonyConfig, device: torch.
     encoder = load_text_encoder(path, device=device, dtype=STORED)
     for branch in (config.video, config.audio):
         if encoder.width != branch.text_dim:
-            raise ValueError(f"the text encoder {path} gives tokens {encoder.width} wide, the model reads {branch.text_dim}")
+            raise ValueError(
+                f"the text encoder {named(path)} gives tokens {encoder.width} wide, the model reads {branch.text_dim}"
+            )
     return CaptionEncoder(encode=lru_cache(_REMEMBERED)(encoder), config=config, made=made)
 
 
@@ -129,7 +132,7 @@ def encoder_fingerprint(path: str | Path) -> str:
                     opened.seek(n * max(0, size - _SAMPLE_BYTES) // (_SAMPLES - 1))
                     digest.update(opened.read(_SAMPLE_BYTES))
     except OSError as error:
-        raise ValueError(f"cannot read the text encoder {path}: {error.strerror}") from error
+        raise ValueError(f"cannot read the text encoder {named(path)}: {error.strerror}") from error
     return digest.hexdigest()[:16]
 
 
@@ -211,6 +214,6 @@ def _files(path: Path) -> list[Path]:
     """All files of a text encoder."""
     if path.name.endswith(_INDEX):
         return [path, *(path.with_name(name) for name in sorted(shard_names(path)))]
-    if not path.is_dir():
+    if not is_dir(path):
         return [path]
-    return sorted(file for file in path.rglob("*") if file.suffix in _SUFFIXES and file.is_file())
+    return sorted(file for file in path.rglob("*") if file.suffix in _SUFFIXES and is_file(file))

@@ -28,7 +28,10 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor
 
+from ..inputs import MIB, exists, is_dir, named, read_text
 from ..records import check_fields, from_record, to_record
+from ..shown import shown
+from ..weights.files import read_places
 from .distributed import World
 
 FORMAT = "1"
@@ -63,7 +66,7 @@ class Checkpoints:
 
     def found(self) -> list[Path]:
         """Whole checkpoints, oldest first."""
-        if not self.folder.is_dir():
+        if not is_dir(self.folder):
             return []
         named = [(int(m[1]), path) for path in self.folder.iterdir() if (m := NAME.fullmatch(path.name))]
         return [path for _, path in sorted(named)]
@@ -120,9 +123,13 @@ class Checkpoints:
         if sharded:
             raise ValueError(f"{path} was written with whole weights (run.sharding ddp) and cannot be resumed in parts")
         try:
+            read_places(path / TENSORS)  # which refuses what the format does not
             saved = load_file(str(path / TENSORS))
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"the checkpoint {path} is damaged: {error}; remove it to resume from the one before") from error
+        except (SafetensorError, OSError, ValueError) as error:
+            why = shown(str(error), 160)
+            raise ValueError(
+                f"the checkpoint {named(path)} is damaged: {why}; remove it to resume from the one before"
+            ) from error
         if {k: v.shape for k, v in saved.items()} != {k: v.shape for k, v in tensors.items()}:
             raise ValueError(f"the checkpoint {path} is of another network than the config's")
         with torch.no_grad():
@@ -133,22 +140,26 @@ class Checkpoints:
     def read_state(self, path: Path) -> State:
         """What is not a tensor."""
         try:
-            state = from_record(State, json.loads((path / STATE).read_text(encoding="utf-8")), str(path))
-        except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"the checkpoint {path} is damaged: {error}; remove it to resume from the one before") from error
+            record = json.loads(read_text(path / STATE, most=MIB))
+        except (ValueError, RecursionError) as error:
+            why = shown(str(error), 160)
+            raise ValueError(
+                f"the checkpoint {named(path)} is damaged: {why}; remove it to resume from the one before"
+            ) from error
+        state = from_record(State, record, named(path))
         if state.format != FORMAT:
             raise ValueError(f"{path} is of format {state.format!r}, this version of the software reads {FORMAT!r}")
         return state
 
     def clean(self) -> None:
         """Remove what killed runs left half-written."""
-        if self._world.first and self.folder.is_dir():
+        if self._world.first and is_dir(self.folder):
             for path in self.folder.glob(".step-*"):
                 shutil.rmtree(path, ignore_errors=True)
         self._world.barrier()
 
     def _publish(self, temporary: Path, target: Path) -> None:
-        if target.exists():  # of a run that was told to go back
+        if exists(target):  # of a run that was told to go back
             shutil.rmtree(target)
         temporary.rename(target)
         for old in self.found()[: -self._keep]:

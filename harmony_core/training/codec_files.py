@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..atomic import replacing
-from ..codecs.audio import AudioCodec
+from ..codecs.audio import AudioCodec, audio_codec_preset
 from ..codecs.video_vae import VideoVAE
 from ..runtime import Runtime
 from ..weights.audio_codec import load_audio_codec
@@ -72,22 +72,26 @@ def load_video_codec(path: str | Path, runtime: Runtime | None = None) -> VideoV
     return codec.to(runtime.device, runtime.dtype or torch.float32).eval().requires_grad_(False)
 
 
-def load_sound_codec(path: str | Path, runtime: Runtime | None = None, *, vocoder: str | Path | None = None) -> AudioCodec:
+def load_sound_codec(
+    path: str | Path, runtime: Runtime | None = None, *, vocoder: str | Path | None = None, preset: str | None = None
+) -> AudioCodec:
     """Read an audio codec: a file written here, an all-in-one checkpoint, ComfyUI's single file, or MMAudio's two.
 
     Args:
         path: of the file; of MMAudio's two, the VAE.
         runtime: what it is built with; default float32.
         vocoder: MMAudio's other file.
+        preset: size of a codec whose file does not say it; MMAudio's at 16 kHz by default.
 
     Raises:
         ValueError: a file is missing, broken, or has no audio codec.
     """
     runtime = runtime or Runtime(dtype=torch.float32)
+    size = None if preset is None else audio_codec_preset(preset)
     if vocoder is not None:
-        return load_audio_codec(path, vocoder, runtime=runtime).requires_grad_(False)
+        return load_audio_codec(path, vocoder, config=size, runtime=runtime).requires_grad_(False)
     configs = _configs(path, AUDIO_CODEC_KEY)
-    config = None if configs is None else configs.audio
+    config = size if configs is None or configs.audio is None else configs.audio
     return load_audio_codec(path, config=config, runtime=runtime).requires_grad_(False)
 
 

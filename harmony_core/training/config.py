@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,8 +24,12 @@ from ..codecs.video_vae import PRESETS as VIDEO_PRESETS
 from ..codecs.video_vae import VideoVAEConfig
 from ..config import PRESETS as MODEL_PRESETS
 from ..config import HarmonyConfig
+from ..flow import MOST_STEPS
 from ..geometry import ClipSpec
-from ..records import check_fields, from_record, to_record
+from ..inputs import named, read_text
+from ..recipes import HARMONY
+from ..records import check_fields, check_most, from_record, to_record
+from ..shown import shown
 
 Mode = Literal["synergy", "mixed", "joint"]
 Reference = Literal["none", "same_clip", "same_speaker"]
@@ -83,6 +88,7 @@ class DataConfig:
         check_fields(self, "data")
         _between(self.null_pairs, 0, 1, "data.null_pairs")
         _at_least(self.shard_clips, 1, "data.shard_clips")
+        check_most(self, "data", shard_clips=1 << 16)
 
     def spec(self, like: HarmonyConfig | None = None) -> ClipSpec:
         """The shape of the clips."""
@@ -169,6 +175,7 @@ class RunConfig:
         check_fields(self, "run")
         for name in ("batch", "accumulate", "save_every", "keep"):
             _at_least(getattr(self, name), 1, f"run.{name}")
+        check_most(self, "run", batch=1 << 16, threads=1024)
         _at_least(self.seed, 0, "run.seed")
         _at_least(self.threads, 0, "run.threads")
         _between(self.ema, 0, 1, "run.ema")
@@ -215,9 +222,10 @@ class ObjectiveConfig:
         text_drop: probability that a clip's captions and transcript are left out.
         caption_drop: probability, for each of a clip's two captions by itself, that it alone is left out: people write one.
         first_frame: probability that a clip's first video latent is given.
-        reference: what the reference is cut from; a clip of which no other clip of the speaker is known gives its own.
+        reference: what the reference is cut from: ``same_clip``, the clip itself, is for training the audio branch alone;
+            ``same_speaker`` is another recording (see :meth:`.cache.LatentCache.reference`), and a clip without one has none.
         reference_seconds: shortest and longest reference.
-        no_reference: probability that a batch has no reference.
+        no_reference: probability that a clip's reference is left out.
         times: how times are drawn.
     """
 
@@ -244,6 +252,11 @@ class ObjectiveConfig:
             _at_least(getattr(self, name), 0, f"objective.{name}")
         if min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-6:
             raise ValueError(f"objective.shares are not negative and sum to 1, got {self.shares}")
+        if self.reference == "same_clip" and self.streams == "both":
+            raise ValueError(
+                "objective.reference: same_clip hands the model a part of what it is to make; it is for streams: audio, "
+                "use same_speaker or none here"
+            )
         shortest, longest = self.reference_seconds
         if not 0 < shortest <= longest:
             raise ValueError(f"objective.reference_seconds are a shortest and a longest length, got {self.reference_seconds}")
@@ -281,13 +294,14 @@ class SamplesConfig:
     """
 
     clips: int = 0
-    steps: int = 24
-    shift: float = 3.0
+    steps: int = HARMONY.steps
+    shift: float = HARMONY.shift
 
     def __post_init__(self) -> None:
         check_fields(self, "samples")
         _at_least(self.clips, 0, "samples.clips")
         _at_least(self.steps, 1, "samples.steps")
+        check_most(self, "samples", clips=1000, steps=MOST_STEPS)
         if not self.shift > 0:
             raise ValueError(f"samples.shift is positive, got {self.shift}")
 
@@ -309,6 +323,7 @@ class LoraConfig:
     def __post_init__(self) -> None:
         check_fields(self, "lora")
         _at_least(self.rank, 1, "lora.rank")
+        check_most(self, "lora", rank=1 << 14)
         if not self.alpha > 0:
             raise ValueError(f"lora.alpha is positive, got {self.alpha}")
         if not self.targets:
@@ -409,6 +424,7 @@ class VideoCodecRun:
         _at_least(self.statistics_clips, 1, "config.statistics_clips")
         for name in ("kl", "squared", "motion", "focus", "linear"):
             _at_least(getattr(self, name), 0, f"config.{name}")
+        check_most(self, "config", statistics_clips=1 << 20)
         if self.crop_frames < 1 or self.crop_frames % 4 != 1 or self.crop_frames > self.data.frames:
             raise ValueError(f"config.crop_frames is 1 + 4k and at most data.frames {self.data.frames}, got {self.crop_frames}")
 
@@ -449,6 +465,7 @@ class AudioCodecRun:
         check_fields(self, "config")
         for name in ("steps", "crop_frames", "statistics_clips"):
             _at_least(getattr(self, name), 1, f"config.{name}")
+        check_most(self, "config", statistics_clips=1 << 20, crop_frames=1 << 16, windows=1 << 18)
         _at_least(self.kl, 0, "config.kl")
         _at_least(self.mel, 0, "config.mel")
         _between(self.decoded, 0, 1, "config.decoded")
@@ -457,6 +474,10 @@ class AudioCodecRun:
 
 
 AnyRun = ModelRun | VideoCodecRun | AudioCodecRun
+LARGEST_FILE, MOST_VALUES = 1 << 17, 10_000
+"""Bytes of a config, and values in it, aliases counted as what they stand for; those committed have 100."""
+# PyYAML's constructors of scalars raise whatever comes to them: of `!!int ''`, `!!bool x`, `!!timestamp x`.
+_NO_YAML = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
 KINDS: dict[str, Any] = {"model": ModelRun, "codecs-video": VideoCodecRun, "codecs-audio": AudioCodecRun}
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "model": ("model", MODEL_PRESETS),
@@ -471,17 +492,17 @@ def read_config(path: str | Path) -> AnyRun:
     Raises:
         ValueError: the file is missing or no YAML, a field is unknown, missing, twice there or of the wrong type or range.
     """
-    path = Path(path)
+    text = read_text(path, most=LARGEST_FILE)
     try:
-        record = yaml.load(path.read_text(encoding="utf-8"), Loader=_Strict)  # noqa: S506 - a SafeLoader
-    except OSError as error:
-        raise ValueError(f"cannot read the config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+        record = yaml.load(text, Loader=_Strict)  # noqa: S506 - a SafeLoader
+    except RecursionError as error:
+        raise ValueError(f"{named(path)} is no YAML: it is nested too deep") from error
+    except _NO_YAML as error:
+        raise ValueError(f"{named(path)} is no YAML: {shown(' '.join(str(error).split()), 200)}") from error
     try:
         return to_run(record)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{named(path)}: {error}") from error
 
 
 def to_run(record: Any) -> AnyRun:
@@ -490,7 +511,7 @@ def to_run(record: Any) -> AnyRun:
         raise ValueError(f"a training config is a table of fields, got {type(record).__name__}")
     kind = record.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
-        raise ValueError(f"config.kind is one of {', '.join(KINDS)}, got {kind!r}")
+        raise ValueError(f"config.kind is one of {', '.join(KINDS)}, got {shown(kind)}")
     name, presets = NETWORKS[kind]
     if name in record:
         record = {**record, name: _with_preset(record[name], presets, f"config.{name}")}
@@ -502,7 +523,7 @@ def _with_preset(record: Any, presets: dict[str, Any], where: str) -> Any:
         return record
     preset = record["preset"]
     if not isinstance(preset, str) or preset not in presets:
-        raise ValueError(f"{where}.preset is one of {', '.join(presets)}, got {preset!r}")
+        raise ValueError(f"{where}.preset is one of {', '.join(presets)}, got {shown(repr(preset))}")
     return _merged(to_record(presets[preset]), {k: v for k, v in record.items() if k != "preset"})
 
 
@@ -516,15 +537,36 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Strict(yaml.SafeLoader):
-    """YAML without duplicate keys, of which the last would silently win, and with 1e-3 a number."""
+    """YAML as large as a config is, without duplicate keys, of which the last would silently win, and with 1e-3 a number."""
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        """All of it, refused if it is large once aliases stand for what they name."""
+        if _values(node, {}) > MOST_VALUES:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"more than {MOST_VALUES:,} values, aliases counted as what they stand for", node.start_mark
+            )
+        return super().construct_document(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A table, refused if a key is twice in it."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = {repr(key) for n, key in enumerate(keys) if key in keys[:n]}
-        if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"{', '.join(sorted(twice))} twice", node.start_mark)
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable) and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{shown(repr(key), 40)} twice", node.start_mark)
+            if isinstance(key, Hashable):  # what is not is refused with the table
+                seen.add(key)
         return super().construct_mapping(node, deep=deep)
+
+
+def _values(node: yaml.Node, counted: dict[yaml.Node, int]) -> int:
+    """Values in a part of a file; infinite where it holds itself."""
+    if node not in counted:
+        counted[node] = MOST_VALUES + 1  # while it is being counted
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        inside = (_values(part, counted) for part in parts) if isinstance(node, yaml.CollectionNode) else ()
+        counted[node] = 1 + sum(inside)
+    return counted[node]
 
 
 EXPONENT = re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")

@@ -20,13 +20,15 @@ import torch
 from torch import Tensor
 
 from ..geometry import ClipSpec
+from ..inputs import is_file, named, read_text
 from ..media import read_audio, read_clip, to_mono
 from ..progress import Progress
 from ..records import from_record
-from .store import INDEX, Entry, Store, same_shape, writing
+from ..shown import shown
+from .store import INDEX, LARGEST_INDEX, Entry, Store, same_shape, writing
 
 MANIFEST = "manifest.jsonl"
-SHOWN = 10
+SHOWN = 3
 MASK = (1 << 64) - 1
 ORDER_STREAM = 0
 
@@ -74,11 +76,12 @@ class MediaFolder:
         """
         self.folder, self.spec = Path(folder), spec
         self.entries = read_manifest(self.folder / MANIFEST)
-        named = [name for e in self.entries for name in (e.file, e.reference) if name is not None]
-        missing = [name for name in dict.fromkeys(named) if not (self.folder / name).is_file()]
+        wanted = [name for e in self.entries for name in (e.file, e.reference) if name is not None]
+        missing = [name for name in dict.fromkeys(wanted) if not is_file(self.folder / name)]
         if missing:
             more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-            raise ValueError(f"{MANIFEST} names {len(missing)} missing file(s): {', '.join(missing[:SHOWN])}{more}")
+            listed = ", ".join(shown(name) for name in missing[:SHOWN])
+            raise ValueError(f"{MANIFEST} names {len(missing)} missing file(s): {listed}{more}")
 
     def clip(self, index: int) -> Clip:
         """Read one video; a silent file gives silence.
@@ -103,6 +106,8 @@ class PackedClips(Store):
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__(folder, kind="clips")
+        spec = self.spec
+        self.check({"frames": (3, spec.frames, spec.height, spec.width), "wave": (spec.samples,)})
 
     def clip(self, index: int) -> Clip:
         """One of them."""
@@ -121,7 +126,7 @@ def open_source(folder: str | Path, spec: ClipSpec) -> Source:
         ValueError: it is neither, or packed clips are of another shape.
     """
     folder = Path(folder)
-    if not (folder / INDEX).is_file():
+    if not is_file(folder / INDEX):
         return MediaFolder(folder, spec)
     packed = PackedClips(folder)
     if not same_shape(packed.spec, spec):
@@ -177,14 +182,12 @@ def read_manifest(path: Path) -> tuple[Entry, ...]:
         ValueError: it is missing or empty, or a line has an unknown or wrong field; the message has the line's number.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ValueError(f"a data set has a {MANIFEST} in its folder: cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}") from error
+        lines = read_text(path, most=LARGEST_INDEX).splitlines()
+    except ValueError as error:
+        raise ValueError(f"a data set has a {MANIFEST} in its folder: {error}") from error
     entries = tuple(_entry(line, f"{path.name}, line {n}") for n, line in enumerate(lines, 1) if line.strip())
     if not entries:
-        raise ValueError(f"{path} lists no clip")
+        raise ValueError(f"{named(path)} lists no clip")
     return entries
 
 
@@ -218,7 +221,7 @@ def _entry(line: str, where: str) -> Entry:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where} is no JSON: {error}") from error
+        raise ValueError(f"{where} is no JSON: {shown(str(error))}") from error
     if isinstance(record, dict):
         record.pop("meta", None)
     return from_record(Entry, record, where)

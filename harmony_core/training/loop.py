@@ -19,7 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from ..atomic import replacing
+from ..inputs import is_file, named, read_text
 from ..progress import Progress
+from ..records import LARGEST
+from ..shown import shown
+from .alone import alone
 from .checkpoint import Checkpoints
 from .config import AnyRun, OptimizerConfig, RunConfig
 from .distributed import World, whole, wrap
@@ -31,6 +35,8 @@ from .record import check_same, write_record
 log = logging.getLogger(__name__)
 
 LOG = "log.jsonl"
+LARGEST_LOG = 1 << 30
+"""Bytes: of some millions of steps."""
 PLOT_EVERY = 200
 """Steps from plot to plot; a plot takes milliseconds."""
 
@@ -109,8 +115,8 @@ def train(
 
     Raises:
         ValueError: there is a run in the output folder already and ``resume`` is not asked for; its config differs; the batch
-            does not divide; muon is asked for with weights in parts; a loss is not finite (step and clips are named); or a
-            file cannot be written.
+            does not divide; another process trains in the output folder; muon is asked for with weights in parts; a loss is
+            not finite (step and clips are named); or a file cannot be written.
     """
     world = world or World()
     if config.run.batch % (world.size * config.run.accumulate):
@@ -121,7 +127,11 @@ def train(
         raise ValueError(
             "muon turns whole matrices, fsdp keeps them in parts: set run.sharding to ddp, or optimizer.kind to adamw"
         )
-    trainer = _Trainer(objective, network, config, hooks, world)
+    with alone(config.run.output, first=world.first, resume=resume):
+        _train(_Trainer(objective, network, config, hooks, world), phases, resume=resume, progress=progress)
+
+
+def _train(trainer: _Trainer, phases: Sequence[Phase], *, resume: bool, progress: Progress | None) -> None:
     done = trainer.begin(resume=resume)
     total = sum(phase.steps for phase in phases)
     start, before = 0, phases[0]
@@ -297,15 +307,31 @@ def make_optimizer(parameters: Mapping[str, nn.Parameter], config: OptimizerConf
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The lines of a run's log; a last line that a killed run left unfinished is passed over."""
-    if not path.is_file():
+    if not is_file(path):
         return []
-    *lines, last = path.read_text(encoding="utf-8").split("\n")
+    *lines, last = read_text(path, most=LARGEST_LOG).split("\n")
     if last:
         log.warning("%s ends in a line without end; it is left out", path)
     try:
-        return [json.loads(line) for line in lines]
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged: {error}; remove it to resume") from error
+        found = [json.loads(line) for line in lines]
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{named(path)} is damaged: {shown(str(error))}; remove it to resume") from error
+    bad = next((n for n, line in enumerate(found, 1) if not _is_logged(line)), None)
+    if bad is not None:
+        raise ValueError(f"{named(path)} is damaged: line {bad} is none of a training's; remove it to resume")
+    return found
+
+
+def _is_logged(line: Any) -> bool:
+    """Whether a line is of numbers by name, those measured in a table of their own."""
+    if not isinstance(line, dict) or type(line.get("step")) is not int:
+        return False
+    values = [value for key, value in line.items() if key not in {"phase", "measured"}]
+    measured = line.get("measured", {})
+    if not isinstance(measured, dict):
+        return False
+    values += measured.values()
+    return all(isinstance(value, int | float) and not abs(value) > LARGEST for value in values)  # NaN may be among them
 
 
 def _clip(parameters: Any, limit: float) -> float:

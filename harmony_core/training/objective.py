@@ -74,6 +74,7 @@ class Objective(nn.Module):
             audio_caption=captions.audio,
             transcript=batch.transcript,
             reference=batch.reference,
+            has_reference=batch.has_reference,
             dropped=None if self.model.config.one_prompt else batch.dropped,
         )
         return self.model.prepare(told, len(batch), device=inputs.video.device)

@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import replacing
+from ..inputs import exists, named, read_text
 from ..records import to_record
+from ..shown import shown
 from .config import AnyRun
 
 CONFIG = "config.json"
+LARGEST_RECORD = 1 << 20
+SHOWN = 5
+"""Fields that a message names."""
 FREE = {"run.output", "run.save_every", "run.keep", "run.threads", "run.device"}
 """Fields that do not change what is learned."""
 
@@ -25,7 +30,7 @@ def write_record(config: AnyRun, output: Path) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"cannot make the folder {output}: {error.strerror or error}") from error
+        raise ValueError(f"cannot make the folder {named(output)}: {error.strerror or error}") from error
     with replacing(output / CONFIG) as temporary:
         temporary.write_text(json.dumps(to_record(config), indent=2), encoding="utf-8")
 
@@ -37,18 +42,18 @@ def check_same(config: AnyRun, output: Path) -> None:
         ValueError: there is no run, or fields that matter differ; they are named.
     """
     path = output / CONFIG
+    if not exists(path):
+        raise ValueError(f"there is no run to resume in {named(output)}")
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ValueError(f"there is no run to resume in {output}") from error
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+        before = json.loads(read_text(path, most=LARGEST_RECORD))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{named(path)} cannot be read: {shown(str(error))}") from error
     now = json.loads(json.dumps(to_record(config)))
     differing = sorted(set(_differences(before, now, "")) - FREE)
     if differing:
-        raise ValueError(
-            f"the run in {output} has another config, in {', '.join(differing)}; change it back or start a new run"
-        )
+        more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
+        listed = ", ".join(shown(field, 60) for field in differing[:SHOWN])
+        raise ValueError(f"the run in {named(output)} has another config, in {listed}{more}; change it back or start a new run")
 
 
 def _differences(a: Any, b: Any, where: str) -> Iterator[str]:

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import json
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +20,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..atomic import temporary_beside
 from ..geometry import ClipSpec
+from ..inputs import exists, named, read_text
 from ..records import check_fields, from_record, to_record
+from ..shown import shown
+from ..weights.files import Unchanged, read_places
 
 FORMAT = "1"
 INDEX = "index.json"
+LARGEST_INDEX = 1 << 30
+"""Bytes: of some millions of clips."""
 Kind = Literal["clips", "latents"]
 
 
@@ -40,6 +45,7 @@ class Entry:
         transcript: what is spoken.
         reference: sound file of the same speaker or source, relative to the manifest.
         speaker: name of the speaker, by which clips find references among each other.
+        sound_source: likewise of sounds without a speaker: what makes them, such as rain or a violin.
         null: a still with silence.
     """
 
@@ -49,6 +55,7 @@ class Entry:
     transcript: str = ""
     reference: str | None = None
     speaker: str | None = None
+    sound_source: str | None = None
     null: bool = False
 
     def __post_init__(self) -> None:
@@ -172,9 +179,9 @@ def writing(
     Raises:
         ValueError: the folder is there already or cannot be written, or there was no clip.
     """
-    if folder.exists():
-        raise ValueError(f"{folder} is there already; remove it or name another folder")
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    if exists(folder):
+        raise ValueError(f"{named(folder)} is there already; remove it or name another folder")
+    temporary = temporary_beside(folder)
     try:
         temporary.mkdir(parents=True)
         writer = Writer(temporary, kind=kind, spec=spec, made_with=made_with, captions=captions, shard_clips=shard_clips)
@@ -182,7 +189,7 @@ def writing(
         writer.finish()
         temporary.rename(folder)
     except OSError as error:
-        raise ValueError(f"cannot write {folder}: {error.strerror or error}") from error
+        raise ValueError(f"cannot write {named(folder)}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -209,11 +216,13 @@ class Store:
         self.spec, self.entries = index.spec, index.entries
         self.made_with, self.captions = index.made_with, index.captions
         self._places = [(shard, row) for shard, count in enumerate(index.counts) for row in range(count)]
+        shards = [self.folder / name for name in index.shards]
+        self._unchanged = [Unchanged(path) for path in shards]
+        self._shapes = [_shapes(path) for path in shards]
         try:
-            self._files = [safe_open(str(self.folder / name), framework="pt") for name in index.shards]
+            self._files = [safe_open(str(path), framework="pt") for path in shards]
         except (SafetensorError, OSError) as error:
-            raise ValueError(f"the clips in {self.folder} are damaged: {error}; make them again") from error
-        self._names = [frozenset(file.keys()) for file in self._files]
+            raise ValueError(f"the clips in {named(self.folder)} are damaged: {shown(str(error))}; make them again") from error
         self._slices: dict[tuple[int, str], Any] = {}
 
     def __len__(self) -> int:
@@ -222,6 +231,7 @@ class Store:
     def row(self, clip: int, name: str) -> Tensor:
         """One tensor of one clip."""
         shard, row = self._places[clip]
+        self._unchanged[shard].check()
         if (shard, name) not in self._slices:
             self._slices[shard, name] = self._files[shard].get_slice(name)
         return self._slices[shard, name][row]
@@ -234,7 +244,29 @@ class Store:
         """A tensor only some clips have."""
         shard, row = self._places[clip]
         key = f"{name}.{row}"
-        return self._files[shard].get_tensor(key) if key in self._names[shard] else None
+        self._unchanged[shard].check()
+        return self._files[shard].get_tensor(key) if key in self._shapes[shard] else None
+
+    def check(self, rows: Mapping[str, tuple[int, ...]]) -> None:
+        """Refuse a folder whose shards do not hold what its index says.
+
+        Args:
+            rows: shapes of the tensors that every clip has.
+
+        Raises:
+            ValueError: a shard lacks one of them, or has it in another shape.
+        """
+        counts: dict[int, int] = {}
+        for shard, _ in self._places:
+            counts[shard] = counts.get(shard, 0) + 1
+        for shard, count in counts.items():
+            for name, shape in rows.items():
+                found = self._shapes[shard].get(name)
+                if found != (count, *shape):
+                    raise ValueError(
+                        f"the clips in {named(self.folder)} are damaged: {name} of {_shard(shard)} is of shape {found}, "
+                        f"its index wants {(count, *shape)}; make them again"
+                    )
 
 
 def same_shape(a: ClipSpec, b: ClipSpec) -> bool:
@@ -247,24 +279,34 @@ def unpatched(spec: ClipSpec) -> ClipSpec:
     return dataclasses.replace(spec, grid=dataclasses.replace(spec.grid, patch=1))
 
 
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of a shard's tensors."""
+    try:
+        places, _ = read_places(path)
+    except ValueError as error:
+        raise ValueError(f"the clips in {named(path.parent)} are damaged: {error}; make them again") from error
+    return {key: place.shape for key, place in places.items()}
+
+
 def _shard(number: int) -> str:
     return f"clips-{number:05d}.safetensors"
 
 
 def _read_index(folder: Path, kind: Kind) -> _Index:
     path = folder / INDEX
+    if not exists(path):
+        raise ValueError(f"{named(folder)} holds no packed clips: it has no {INDEX}")
+    text = read_text(path, most=LARGEST_INDEX)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ValueError(f"{folder} holds no packed clips: it has no {INDEX}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    index = from_record(_Index, record, str(path))
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{named(path)} cannot be read: {shown(str(error))}") from error
+    index = from_record(_Index, record, named(path))
     if index.format != FORMAT:
-        raise ValueError(f"{path} is of format {index.format!r}, this version of the software reads {FORMAT!r}")
+        raise ValueError(f"{named(path)} is of format {shown(index.format)}, this version of the software reads {FORMAT!r}")
     if index.kind != kind:
-        raise ValueError(f"{folder} holds {index.kind}, {kind} are needed")
-    whole = sum(index.counts) == len(index.entries) and len(index.counts) == len(index.shards)
-    if not whole or any(Path(name).name != name for name in index.shards):
-        raise ValueError(f"{path} contradicts itself; make the clips again")
+        raise ValueError(f"{named(folder)} holds {index.kind}, {kind} are needed")
+    whole = sum(index.counts) == len(index.entries) and len(index.counts) == len(index.shards) and index.entries
+    if not whole or min(index.counts) < 1 or any(Path(name).name != name or "\0" in name for name in index.shards):
+        raise ValueError(f"{named(path)} contradicts itself; make the clips again")
     return index

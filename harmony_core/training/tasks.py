@@ -46,7 +46,8 @@ class Batch:
         untold: clips without such tokens, (B,) bool, for which the model has a "nothing"; None where it has none.
         transcript: symbols of the transcripts; None for a model without transcripts.
         dropped: (B,) bool, clips without text.
-        reference: audio latents, (B, C, n); None for a batch without.
+        reference: audio latents, (B, C, n); None where the stage has none.
+        has_reference: (B,) bool, clips whose row of ``reference`` counts.
     """
 
     names: tuple[str, ...]
@@ -61,6 +62,7 @@ class Batch:
     transcript: Tensor | None
     dropped: Tensor
     reference: Tensor | None
+    has_reference: Tensor | None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -98,7 +100,7 @@ def draw_batch(
     driver = _draw_driver(objective, draws)
     times = _draw_times(objective, batch, draws)
     first, dropped = (_bernoulli(p, batch, draws) for p in (objective.first_frame, objective.text_drop))
-    reference = _draw_reference(cache, clips, objective, draws)
+    reference, has_reference = _draw_reference(cache, clips, objective, draws)
     silent = AV.of(lambda _: _bernoulli(objective.caption_drop, batch, draws))
     noise_source = generator(seed, step, NOISE_STREAM)
     entries = [cache.entries[clip] for clip in clips]
@@ -116,6 +118,7 @@ def draw_batch(
         transcript=to_symbols([e.transcript for e in entries], model.speech) if model.speech else None,
         dropped=dropped,
         reference=reference,
+        has_reference=has_reference,
     )
 
 
@@ -155,23 +158,35 @@ def _draw_times(config: ObjectiveConfig, batch: int, source: Generator) -> AV[Te
     return AV(video, torch.where(_bernoulli(config.independent_times, batch, source), own, video))
 
 
-def _draw_reference(cache: LatentCache, clips: Sequence[int], config: ObjectiveConfig, source: Generator) -> Tensor | None:
-    """References of one length, cut anywhere from what each clip's reference is."""
-    absent = bool(_bernoulli(config.no_reference, 1, source))
+def _draw_reference(
+    cache: LatentCache, clips: Sequence[int], config: ObjectiveConfig, source: Generator
+) -> tuple[Tensor | None, Tensor | None]:
+    """References of one length, cut anywhere from what each clip's reference is, and which clips have one."""
+    absent = _bernoulli(config.no_reference, len(clips), source).tolist()
     share = float(torch.rand((), generator=source))
     picks = torch.randint(0, 2**31, (len(clips),), generator=source).tolist()
     starts = torch.rand(len(clips), generator=source).tolist()
-    if config.reference == "none" or absent:
-        return None
-    if config.reference == "same_clip":
-        whole = [cache.row(clip, "audio").float() for clip in clips]
-    else:
-        whole = [cache.reference(clip, pick) for clip, pick in zip(clips, picks, strict=True)]
+    if config.reference == "none":
+        return None, None
+
+    def whole(clip: int, pick: int) -> Tensor | None:
+        if config.reference == "same_speaker":
+            return cache.reference(clip, pick)
+        return None if cache.entries[clip].null else cache.row(clip, "audio").float()
+
+    found = [None if out else whole(clip, pick) for clip, pick, out in zip(clips, picks, absent, strict=True)]
     shortest, longest = config.reference_seconds
     wanted = round((shortest + share * (longest - shortest)) * cache.spec.grid.audio_rate)
-    length = max(1, min(wanted, *(w.shape[1] for w in whole)))
-    firsts = [int(start * (w.shape[1] - length + 1)) for start, w in zip(starts, whole, strict=True)]
-    return torch.stack([w[:, first : first + length] for first, w in zip(firsts, whole, strict=True)])
+    length = max(1, min(wanted, *(w.shape[1] for w in found if w is not None), cache.spec.audio_latents))
+
+    def cut(whole: Tensor | None, start: float) -> Tensor:
+        if whole is None:
+            return torch.zeros(cache.row(clips[0], "audio").shape[0], length)
+        first = int(start * (whole.shape[1] - length + 1))
+        return whole[:, first : first + length]
+
+    rows = torch.stack([cut(w, start) for w, start in zip(found, starts, strict=True)])
+    return rows, torch.tensor([w is not None for w in found])
 
 
 def _bernoulli(p: float, count: int, source: Generator) -> Tensor:

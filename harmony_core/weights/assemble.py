@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..config import HarmonyConfig, InteractionConfig, SymbolEncoderConfig, preset
 from ..encoders.symbols import SymbolEncoder
+from ..inputs import named
 from ..models.harmony import Harmony
 from ..models.initialize import initialize
 from ..models.interaction import Interaction
@@ -162,7 +163,8 @@ def _renamed(path: Path, keys: list[str], m: Modality) -> dict[str, str]:
     if is_ovi(keys):
         if m not in towers_of(keys):
             raise ValueError(
-                f"{path} is Ovi's {m.other.value} half alone; --{m.value} takes {_WANTED[m]}: give the file of the other half"
+                f"{named(path)} is Ovi's {m.other.value} half alone; --{m.value} takes {_WANTED[m]}: "
+                "give the file of the other half"
             )
         return {ours: theirs for ours, theirs in to_harmony(names).items() if ours.startswith(prefix)}
     try:
@@ -180,12 +182,14 @@ def _check_size(path: Path, shapes: Mapping[str, tuple[int, ...]], m: Modality) 
         return
     width = next((shape[0] for shape in (conv, row) if shape), 0)
     if len(conv) == 5 and width in _WANS:
-        raise ValueError(f"{path} is {_WANS[width]} (dim {width}, {conv[1]} latent channels); --{m.value} takes {_WANTED[m]}")
+        raise ValueError(
+            f"{named(path)} is {_WANS[width]} (dim {width}, {conv[1]} latent channels); --{m.value} takes {_WANTED[m]}"
+        )
     raise _another(path, m)
 
 
 def _another(path: Path, m: Modality) -> ValueError:
-    return ValueError(f"{path} is {inspect(path).what}; --{m.value} takes {_WANTED[m]}")
+    return ValueError(f"{named(path)} is {inspect(path).what}; --{m.value} takes {_WANTED[m]}")
 
 
 def _config(parts: AV[_Part], speech: SymbolEncoderConfig | None) -> HarmonyConfig:

@@ -29,6 +29,7 @@ from ..codecs.audio import PRESETS, AudioCodec, AudioCodecConfig
 from ..codecs.audio_vae import NORM_EPS
 from ..codecs.mel import MelConfig, hann_window, mel_basis
 from ..codecs.vocoder import low_pass
+from ..inputs import named
 from ..runtime import Runtime
 from .files import load_into, read_tensors
 
@@ -80,7 +81,8 @@ def load_audio_codec(
         state = from_comfyui(tensors, config.mel)
     else:
         raise ValueError(
-            f"{path} holds no complete audio codec: expected keys audio_vae.* or vae.*, or MMAudio's two files, VAE and vocoder"
+            f"{named(path)} holds no complete audio codec: expected keys audio_vae.* or vae.*, "
+            "or MMAudio's two files, VAE and vocoder"
         )
     codec = AudioCodec(config, Runtime(layers=runtime.layers, attention=runtime.attention, device="meta"))
     load_into(codec, state, what="the audio codec")

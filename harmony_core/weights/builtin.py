@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..inputs import is_dir, is_file, named
+
 ASSETS = Path(__file__).parents[1] / "assets"
 CHECKPOINTS = {"harmony-tiny": "harmony-tiny.safetensors"}
 """Built-in checkpoints, each with its codecs: the files' names in :data:`ASSETS`."""
@@ -23,10 +25,12 @@ def resolve(name_or_path: str | Path) -> Path:
     if name in CHECKPOINTS:
         return _installed(CHECKPOINTS[name], f"the built-in checkpoint {name}")
     path = Path(name_or_path)
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; name the file in it")
-    if not path.is_file():
-        raise ValueError(f"there is no checkpoint {path}; give a file, or the name of a built-in one: {', '.join(CHECKPOINTS)}")
+    if is_dir(path):
+        raise ValueError(f"{named(path)} is a folder; name the file in it")
+    if not is_file(path):
+        raise ValueError(
+            f"there is no checkpoint {named(path)}; give a file, or the name of a built-in one: {', '.join(CHECKPOINTS)}"
+        )
     return path
 
 
@@ -41,6 +45,6 @@ def judges() -> Path:
 
 def _installed(file: str, what: str) -> Path:
     path = ASSETS / file
-    if not path.is_file():
-        raise ValueError(f"{what} is missing from this installation: there is no {path}")
+    if not is_file(path):
+        raise ValueError(f"{what} is missing from this installation: there is no {named(path)}")
     return path

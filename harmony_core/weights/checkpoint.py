@@ -8,9 +8,10 @@ beside the model's in the metadata.
 from __future__ import annotations
 
 import json
+import os
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,10 +23,12 @@ from ..atomic import replacing
 from ..codecs.audio import AudioCodec, AudioCodecConfig
 from ..codecs.video_vae import VideoVAE, VideoVAEConfig
 from ..config import HarmonyConfig
+from ..inputs import is_file, named
 from ..models.harmony import Harmony
 from ..records import from_record, to_record
 from ..runtime import Runtime
-from .files import load_into, read_tensors, shard_names
+from ..shown import shown
+from .files import Unchanged, files_of, load_into, read_tensors, shard_names
 from .quantise import plain_tensors
 
 MODEL_PARTS = ("video.", "audio.", "interaction.", "speech.", "caption.", "null.")
@@ -78,12 +81,14 @@ class Checkpoint:
         codecs: configs of the codecs it carries.
         tensors: all of them, by key.
         metadata: the file's, without the configs.
+        unchanged: the files that tensors may still be in; looked at again before weights are taken from them.
     """
 
     config: HarmonyConfig
     codecs: CodecConfigs
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str]
+    unchanged: Unchanged = field(default_factory=Unchanged)
 
     def model(self, runtime: Runtime | None = None) -> Harmony:
         """Build the model with these weights.
@@ -95,6 +100,7 @@ class Checkpoint:
         Raises:
             ValueError: weights are missing, left over, of another shape or quantised in a form not known here; they are named.
         """
+        self.unchanged.check()
         runtime = runtime or Runtime()
         # What belongs to no part at all is left over too, and named.
         weights = {key: value for key, value in self.tensors.items() if not key.startswith(CODEC_PARTS)}
@@ -109,6 +115,7 @@ class Checkpoint:
         """
         if self.codecs.video is None:
             raise ValueError("this checkpoint has no video codec in it; give the file of a Wan2.2 video VAE")
+        self.unchanged.check()
         runtime = runtime or Runtime()
         part = {k.removeprefix(VIDEO_VAE_PART): v for k, v in self.tensors.items() if k.startswith(VIDEO_VAE_PART)}
         return _filled(VideoVAE(self.codecs.video, _on_meta(runtime)), part, runtime, "this video codec")
@@ -121,6 +128,7 @@ class Checkpoint:
         """
         if self.codecs.audio is None:
             raise ValueError("this checkpoint has no audio codec in it; give the files of MMAudio's VAE and vocoder")
+        self.unchanged.check()
         runtime = runtime or Runtime()
         part = {k: v for k, v in self.tensors.items() if k.startswith(AUDIO_CODEC_PARTS)}
         return _filled(AudioCodec(self.codecs.audio, _on_meta(runtime)), part, runtime, "this audio codec")
@@ -132,14 +140,15 @@ def load_checkpoint(path: str | Path, *, device: str = "cpu") -> Checkpoint:
     Raises:
         ValueError: the file is missing, broken, no Harmony checkpoint, of another version, or a config has unknown fields.
     """
+    unchanged = Unchanged(*files_of(path))
     tensors, metadata = read_tensors(path, device=device)
     try:
         config, codecs = HarmonyConfig.from_metadata(metadata), CodecConfigs.from_metadata(metadata)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{named(path)}: {error}") from error
     own = {**config.to_metadata(), **codecs.to_metadata()}
     rest = {key: value for key, value in metadata.items() if key not in own}
-    return Checkpoint(config=config, codecs=codecs, tensors=tensors, metadata=rest)
+    return Checkpoint(config=config, codecs=codecs, tensors=tensors, metadata=rest, unchanged=unchanged)
 
 
 def save_checkpoint(
@@ -167,10 +176,10 @@ def save_checkpoint(
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise ValueError(f"a Harmony checkpoint is a .safetensors file, got {path}")
+        raise ValueError(f"a Harmony checkpoint is a .safetensors file, got {named(path)}")
     unknown = [key for key in tensors if not key.startswith(MODEL_PARTS + CODEC_PARTS)]
     if unknown:
-        raise ValueError(f"keys of no known part: {', '.join(unknown[:10])}")
+        raise ValueError(f"keys of no known part: {', '.join(map(shown, unknown[:3]))}")
     meta = {**(metadata or {}), **config.to_metadata(), **(codecs or CodecConfigs()).to_metadata()}
     plain = _unshared(tensors)
     if shard_bytes is None:
@@ -186,7 +195,7 @@ def _codec_config(cls: type[T], metadata: Mapping[str, str], key: str) -> T | No
         return None
     try:
         record = json.loads(metadata[key])
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{key} in the metadata is no JSON: {error}") from error
     return from_record(cls, record, key)
 
@@ -205,8 +214,9 @@ def _filled(module: M, weights: Mapping[str, Tensor], runtime: Runtime, what: st
 
 def _write_shards(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], shard_bytes: int) -> None:
     """Write shards under names of their own, then the index that lists them: until then the old index lists the old ones."""
-    index = path.with_name(f"{path.name}.index.json")
-    before = shard_names(index) if index.is_file() else []
+    index = Path(os.path.realpath(path.with_name(f"{path.name}.index.json")))  # shards lie beside it, where a link leads
+    path = index.with_name(path.name)
+    before = shard_names(index) if is_file(index) else []
     shards, token = _split(tensors, shard_bytes), uuid.uuid4().hex[:8]
     names = [f"{path.stem}-{token}-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
     table = {
@@ -246,7 +256,7 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> 
         try:
             save_file(tensors, str(temporary), metadata=metadata)
         except SafetensorError as error:
-            raise ValueError(f"cannot write {path}: {error}") from error
+            raise ValueError(f"cannot write {named(path)}: {error}") from error
 
 
 def _split(tensors: dict[str, Tensor], limit: int) -> list[dict[str, Tensor]]:

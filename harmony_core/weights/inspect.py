@@ -15,6 +15,8 @@ from pathlib import Path
 
 from ..config import CONFIG_KEY, FORMAT_KEY, HarmonyConfig
 from ..geometry import ClipSpec
+from ..inputs import is_dir, is_file, named
+from ..shown import shown
 from . import published
 from .checkpoint import AUDIO_CODEC_KEY, VIDEO_VAE_KEY, CodecConfigs
 from .files import read_places, read_tensors, shard_names
@@ -126,8 +128,8 @@ def inspect(path: str | Path) -> Description:
     header: dict[str, Entry] = {}
     metadata: dict[str, str] = {}
     for file in files:
-        if not file.is_file():
-            raise ValueError(f"{path} lists the shard {file.name}, which is not beside it")
+        if not is_file(file):
+            raise ValueError(f"{named(path)} lists the shard {shown(file.name)}, which is not beside it")
         entries, texts = _read(file)
         header |= entries
         metadata |= texts
@@ -157,17 +159,17 @@ def inspect(path: str | Path) -> Description:
 
 
 def _check_file(path: Path) -> None:
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; name the file in it")
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}")
+    if is_dir(path):
+        raise ValueError(f"{named(path)} is a folder; name the file in it")
+    if not is_file(path):
+        raise ValueError(f"there is no file {named(path)}")
     if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty")
+        raise ValueError(f"{named(path)} is empty")
     with path.open("rb") as file:
         start = file.read(_STARTS)
     for mark, sentence in _FOREIGN:
         if start.startswith(mark):
-            raise ValueError(f"{path} {sentence}")
+            raise ValueError(f"{named(path)} {sentence}")
 
 
 def _shard_note(path: Path) -> tuple[str, ...]:
@@ -192,7 +194,7 @@ def _configs(path: Path, metadata: dict[str, str]) -> tuple[HarmonyConfig | None
         config = HarmonyConfig.from_metadata(metadata)
         return config, codecs, trained_clip(config, metadata)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{named(path)}: {error}") from error
 
 
 def _found(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..atomic import replacing
 from ..geometry import ClipSpec
+from ..inputs import named
 from ..records import from_record, to_record
 from ..types import AV
 from .files import read_tensors
@@ -32,7 +33,7 @@ def save_latents(path: str | Path, latents: AV[Tensor], spec: ClipSpec) -> None:
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise ValueError(f"latents are written to a .safetensors file, got {path}")
+        raise ValueError(f"latents are written to a .safetensors file, got {named(path)}")
     if ClipSpec.of_latents(*latents, fps=spec.fps, grid=spec.grid) != spec:
         raise ValueError(f"these are no latents of a clip of {spec.frames} frames of {spec.width} x {spec.height}")
     tensors = {name: value.detach().cpu().contiguous() for name, value in vars(latents).items()}
@@ -40,7 +41,7 @@ def save_latents(path: str | Path, latents: AV[Tensor], spec: ClipSpec) -> None:
         try:
             save_file(tensors, str(temporary), metadata={LATENTS_KEY: json.dumps(to_record(spec), sort_keys=True)})
         except SafetensorError as error:
-            raise ValueError(f"cannot write {path}: {error}") from error
+            raise ValueError(f"cannot write {named(path)}: {error}") from error
 
 
 def load_latents(path: str | Path) -> tuple[AV[Tensor], ClipSpec]:
@@ -51,10 +52,11 @@ def load_latents(path: str | Path) -> tuple[AV[Tensor], ClipSpec]:
     """
     tensors, metadata = read_tensors(path)
     try:
-        spec = from_record(ClipSpec, json.loads(metadata[LATENTS_KEY]), LATENTS_KEY)
+        record = json.loads(metadata[LATENTS_KEY])
         latents = AV[torch.Tensor](tensors["video"], tensors["audio"])
-    except (KeyError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} holds no latents of a clip") from error
+    except (KeyError, ValueError, RecursionError) as error:
+        raise ValueError(f"{named(path)} holds no latents of a clip") from error
+    spec = from_record(ClipSpec, record, LATENTS_KEY)
     if ClipSpec.of_latents(*latents, fps=spec.fps, grid=spec.grid) != spec:
-        raise ValueError(f"the latents in {path} are not of the clip that its metadata names")
+        raise ValueError(f"the latents in {named(path)} are not of the clip that its metadata names")
     return latents, spec

@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from ..atomic import replacing
 from ..config import HarmonyConfig
+from ..inputs import is_file, named, read_text
 from ..models.harmony import Harmony
 from ..runtime import Runtime
-from .files import read_tensors
+from .files import LONGEST_TEXT, read_tensors
 from .inspect import inspect
 from .lora_names import Names, Role, of_text_encoder, other_kind, split_key
 
@@ -175,13 +176,13 @@ def read_lora(path: str | Path) -> Lora:
             LoHa, LoKr and others); a pair lacks its other half, or its halves do not fit; values are not finite.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"there is no LoRA file {path}")
+    if not is_file(path):
+        raise ValueError(f"there is no LoRA file {named(path)}")
     tensors, metadata = read_tensors(path)
     kind = other_kind(tensors)
     if kind is not None:
         raise ValueError(
-            f"{path} is {kind[0]} ({kind[1]}), which is not supported: use one of low-rank pairs and differences alone"
+            f"{named(path)} is {kind[0]} ({kind[1]}), which is not supported: use one of low-rank pairs and differences alone"
         )
     layers: dict[str, dict[Role, Tensor]] = {}
     for key, tensor in tensors.items():
@@ -189,11 +190,11 @@ def read_lora(path: str | Path) -> Lora:
         if found is None:
             continue
         if (not tensor.is_floating_point() and found[1] is not Role.ALPHA) or not tensor.float().isfinite().all():
-            raise ValueError(f"{path} is damaged: {key} holds values that are not finite numbers")
+            raise ValueError(f"{named(path)} is damaged: {key} holds values that are not finite numbers")
         layers.setdefault(found[0], {})[found[1]] = tensor
     layers = {name: parts for name, parts in layers.items() if set(parts) != {Role.ALPHA}}
     if not layers:
-        raise ValueError(f"{path} is no LoRA, it is {inspect(path).what}")
+        raise ValueError(f"{named(path)} is no LoRA, it is {inspect(path).what}")
     adapter = _Adapter.of(path, metadata)
     changes = {name: _change(path, name, parts, adapter) for name, parts in layers.items()}
     return Lora(name=str(path), changes=changes, metadata=metadata)
@@ -290,13 +291,13 @@ def save_lora(path: str | Path, changes: Mapping[str, Change], metadata: Mapping
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise ValueError(f"a LoRA is written to a .safetensors file, got {path}")
+        raise ValueError(f"a LoRA is written to a .safetensors file, got {named(path)}")
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in comfyui_tensors(changes).items()}
     with replacing(path) as temporary:
         try:
             save_file(tensors, str(temporary), metadata=dict(metadata or {}))
         except SafetensorError as error:
-            raise ValueError(f"cannot write {path}: {error}") from error
+            raise ValueError(f"cannot write {named(path)}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -322,9 +323,9 @@ class _Adapter:
         """
         beside = path.with_name(_ADAPTER_FILE)
         if _ADAPTER_METADATA in metadata:
-            text, where = metadata[_ADAPTER_METADATA], f"{_ADAPTER_METADATA} in the metadata of {path}"
-        elif path.stem == "adapter_model" and beside.is_file():
-            text, where = beside.read_text(encoding="utf-8", errors="replace"), str(beside)
+            text, where = metadata[_ADAPTER_METADATA], f"{_ADAPTER_METADATA} in the metadata of {named(path)}"
+        elif path.stem == "adapter_model" and is_file(beside):
+            text, where = read_text(beside, most=LONGEST_TEXT), named(beside)
         else:
             return cls()
         try:
@@ -346,17 +347,17 @@ class _Adapter:
 def _change(path: Path, name: str, parts: Mapping[Role, Tensor], adapter: _Adapter) -> Change:
     down, up = parts.get(Role.DOWN), parts.get(Role.UP)
     if (down is None) != (up is None) or (up is None and Role.UP_BIAS in parts):
-        raise ValueError(f"{path} is damaged: {name} has no {(Role.DOWN if down is None else Role.UP).value}")
+        raise ValueError(f"{named(path)} is damaged: {name} has no {(Role.DOWN if down is None else Role.UP).value}")
     weight, bias = parts.get(Role.WEIGHT), parts.get(Role.BIAS)
     if down is None or up is None:
         return Change(weight=weight, bias=bias)
     if min(down.ndim, up.ndim) < 2 or up.flatten(1).shape[1] != down.shape[0]:
         shapes = f"{_size(tuple(up.shape))} and {_size(tuple(down.shape))}"
-        raise ValueError(f"{path} is damaged: the two matrices of {name} are of {shapes} and do not fit each other")
+        raise ValueError(f"{named(path)} is damaged: the two matrices of {name} are of {shapes} and do not fit each other")
     rank = down.shape[0]
     given = parts.get(Role.ALPHA)
     if given is not None and given.numel() != 1:
-        raise ValueError(f"{path} is damaged: the alpha of {name} is {given.numel()} numbers instead of one")
+        raise ValueError(f"{named(path)} is damaged: the alpha of {name} is {given.numel()} numbers instead of one")
     alpha = adapter.alpha_of(name, rank) if given is None else float(given)
     if Role.UP_BIAS in parts:  # of the low-rank part, and scaled with it
         own = alpha / rank * parts[Role.UP_BIAS].float()

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from ..config import FORMAT_KEY, BranchConfig, HarmonyConfig, InteractionConfig
 from ..geometry import ClipSpec, Grid
+from ..inputs import named
 from ..layers.rope import split_channels
 from ..models.harmony import Harmony
 from ..runtime import Runtime
@@ -368,7 +369,9 @@ def _weights(source: TensorSource, path: Path) -> dict[str, _Weight]:
     found = find_weights(source.entries, source.metadata, source.read, str(path))
     for stored in found.values():
         if stored.scale is None and not stored.entry.dtype.is_floating_point:
-            raise ValueError(f"{path}: {stored.key} holds whole numbers, which no weight of Ovi is; give the file in bf16")
+            raise ValueError(
+                f"{named(path)}: {stored.key} holds whole numbers, which no weight of Ovi is; give the file in bf16"
+            )
     return {key: _Weight(source, stored) for key, stored in to_harmony(found).items()}
 
 

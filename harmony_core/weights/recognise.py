@@ -283,15 +283,25 @@ def _judges(header: Header, _: str) -> Finding | None:
     return Finding(kind="judges", what="the small world's judges", purpose="harmony evaluate")
 
 
+def _saved_by_comfyui(header: Header) -> Finding:
+    """What ComfyUI's nodes for saving write of ours; the config is a tensor, as they keep no metadata of a model."""
+    beside = {begins(key) for key in header} - {"harmony", "model"}
+    if not any(key.startswith("model.diffusion_model.") for key in header):
+        what = "a Harmony codec as ComfyUI's own Save VAE writes it"
+        return Finding(kind="other", what=what, notes=("no loader reads it: keep the checkpoint it came from",))
+    node = "Save Checkpoint writes it, with a codec or a text encoder" if beside else "Save Model writes it"
+    return Finding(
+        kind="harmony",
+        what=f"a Harmony model as ComfyUI's own {node}",
+        purpose="makes video and sound together",
+        folder="checkpoints" if beside else "diffusion_models",
+        notes=("read by the nodes, not by the command line: its config is a tensor",),
+    )
+
+
 def _harmony_parts(header: Header, _: str) -> Finding | None:
     if "harmony.metadata" in header:
-        return Finding(
-            kind="harmony",
-            what="a Harmony model as ComfyUI's own Save Model writes it",
-            purpose="makes video and sound together",
-            folder="diffusion_models",
-            notes=("read by the nodes, not by the command line: its config is a tensor",),
-        )
+        return _saved_by_comfyui(header)
     if header and all(key.startswith((*MODEL_PARTS, *CODEC_PARTS)) for key in plain(header)):
         what = f"tensors in Harmony's names ({beginnings(header)}) whose metadata lacks the config: no checkpoint by itself"
         return Finding(kind="unknown", what=what)

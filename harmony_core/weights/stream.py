@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,21 +22,18 @@ import torch
 from torch import Tensor
 
 from ..atomic import replacing
-from .files import PICKLES, read_places, read_tensors, shard_names
+from ..inputs import is_file, named, reason
+from ..shown import shown
+from .dtypes import CODES
+from .files import PICKLES, Unchanged, read_places, read_tensors, shard_places
 
 PIECE_BYTES = 32 << 20
 """Of a tensor in memory at a time; a single row may be larger."""
 MAPPED_BYTES = 128 << 20
 """Of a mapped pickle that may be touched before it is mapped anew."""
 
-_CODES: dict[str, torch.dtype] = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
-    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8, "BOOL": torch.bool,
-}  # fmt: skip
 _OLD_PICKLE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-_NAMES = {dtype: code for code, dtype in _CODES.items()}
+_NAMES = {dtype: code for code, dtype in CODES.items()}
 
 
 @dataclass(frozen=True)
@@ -95,14 +93,16 @@ def open_tensors(path: str | Path) -> TensorSource:
     """
     path = Path(path)
     refuse_gguf(path)
-    if not path.is_file():
-        raise ValueError(f"no weights file at {path}")
+    if not is_file(path):
+        raise ValueError(f"no weights file at {named(path)}")
     if path.name.endswith(".safetensors.index.json"):
         return _Shards(path)
     if path.suffix == ".safetensors":
         return _SafetensorsFile(path)
     if path.suffix in PICKLES and _is_old(path):
-        raise ValueError(f"{path} was saved by torch before 1.6, which cannot be read in pieces; save it with a newer one")
+        raise ValueError(
+            f"{named(path)} was saved by torch before 1.6, which cannot be read in pieces; save it with a newer one"
+        )
     return _PickleFile(path)  # which refuses any other ending
 
 
@@ -113,7 +113,7 @@ def refuse_gguf(path: Path) -> None:
         ValueError: it is the ending of this path.
     """
     if path.suffix.lower() == ".gguf":
-        raise ValueError(f"GGUF is neither read nor written here ({path}); use .safetensors in bf16, fp16, fp32 or fp8")
+        raise ValueError(f"GGUF is neither read nor written here ({named(path)}); use .safetensors in bf16, fp16, fp32 or fp8")
 
 
 def _is_old(path: Path) -> bool:
@@ -125,10 +125,11 @@ class _SafetensorsFile(TensorSource):
     def __init__(self, path: Path) -> None:
         self._path = path
         self._places, self.metadata = read_places(path)  # which refuses a broken file
-        unknown = [key for key, place in self._places.items() if place.code not in _CODES]
+        unknown = [key for key, place in self._places.items() if place.code not in CODES]
         if unknown:
-            raise ValueError(f"{path}: {unknown[0]} is of dtype {self._places[unknown[0]].code}, which is not read here")
-        self.entries = {key: Entry(place.shape, _CODES[place.code]) for key, place in self._places.items()}
+            code = shown(self._places[unknown[0]].code, 20)
+            raise ValueError(f"{named(path)}: {shown(unknown[0])} is of dtype {code}, which is not read here")
+        self.entries = {key: Entry(place.shape, CODES[place.code]) for key, place in self._places.items()}
 
     def pieces(self, key: str) -> Iterator[Tensor]:
         entry = self.entries[key]
@@ -138,7 +139,7 @@ class _SafetensorsFile(TensorSource):
                 for shape in _piece_shapes(entry):
                     yield _read_piece(file, Entry(shape, entry.dtype))
         except (OSError, EOFError) as error:
-            raise ValueError(f"cannot read {self._path}: {error}") from error
+            raise ValueError(f"cannot read {named(self._path)}: {reason(error)}") from error
 
 
 class _Shards(TensorSource):
@@ -146,16 +147,17 @@ class _Shards(TensorSource):
         self.metadata = {}
         self.entries = {}
         self._sources: dict[str, TensorSource] = {}
-        names = shard_names(index)  # which refuses a broken index
-        listed: Mapping[str, str] = json.loads(index.read_text())["weight_map"]
-        for name in names:
-            shard, keys = index.parent / name, [key for key, place in listed.items() if place == name]
-            if not shard.is_file():
-                raise ValueError(f"{index} lists the shard {name}, which is not beside it")
+        listed: dict[str, list[str]] = {}
+        for key, name in shard_places(index).items():  # which refuses a broken index
+            listed.setdefault(name, []).append(key)
+        for name, keys in sorted(listed.items()):
+            shard = index.parent / name
+            if not is_file(shard):
+                raise ValueError(f"{named(index)} lists the shard {shown(name)}, which is not beside it")
             source = _SafetensorsFile(shard)
             missing = [key for key in keys if key not in source.entries]
             if missing:
-                raise ValueError(f"{index} says that {missing[0]} is in {name}, and it is not")
+                raise ValueError(f"{named(index)} says that {shown(missing[0])} is in {shown(name)}, and it is not")
             self.metadata = {**self.metadata, **source.metadata}
             self.entries = {**self.entries, **{key: source.entries[key] for key in keys}}
             self._sources |= dict.fromkeys(keys, source)
@@ -169,6 +171,7 @@ class _PickleFile(TensorSource):
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._unchanged = Unchanged(path)
         self._tensors = read_tensors(path, mapped=True)[0]
         self._touched = 0
         self.metadata = {}
@@ -183,6 +186,7 @@ class _PickleFile(TensorSource):
                 self._tensors = {}
                 self._tensors, self._touched = read_tensors(self._path, mapped=True)[0], 0
             self._touched += piece.nbytes
+            self._unchanged.check()
             yield self._tensors[key][row : row + shape[0]].clone() if shape else self._tensors[key].clone()
             row += shape[0] if shape else 1
 
@@ -191,9 +195,12 @@ def _piece_shapes(entry: Entry) -> Iterator[tuple[int, ...]]:
     if not entry.shape:
         yield ()
         return
+    if not entry.count:  # however many rows there are of nothing
+        yield entry.shape
+        return
     rows, rest = entry.shape[0], entry.shape[1:]
     at_once = max(1, PIECE_BYTES // max(1, prod(rest) * entry.dtype.itemsize))
-    for first in range(0, max(rows, 1), at_once):  # of no rows at all there is one empty piece
+    for first in range(0, rows, at_once):
         yield (min(at_once, rows - first), *rest)
 
 
@@ -250,7 +257,7 @@ def writing(path: Path, entries: Mapping[str, Entry], metadata: Mapping[str, str
     """
     refuse_gguf(path)
     if path.suffix != ".safetensors":
-        raise ValueError(f"weights are written to a .safetensors file, got {path}")
+        raise ValueError(f"weights are written to a .safetensors file, got {named(path)}")
     header, places = _layout(entries, metadata)
     _check_space(path, len(header) + sum(entry.nbytes for entry in entries.values()))
     with replacing(path) as temporary:
@@ -280,8 +287,10 @@ def _layout(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> tuple[
 
 def _check_space(path: Path, wanted: int) -> None:
     try:
-        free = shutil.disk_usage(path.parent).free
+        free = shutil.disk_usage(Path(os.path.realpath(path)).parent).free
     except OSError:
         return  # whatever is wrong with the folder is said when the file is begun
     if free < wanted:
-        raise ValueError(f"cannot write {path}: it takes {wanted / 1e9:.2f} GB, and {free / 1e9:.2f} GB of the disk are free")
+        raise ValueError(
+            f"cannot write {named(path)}: it takes {wanted / 1e9:.2f} GB, and {free / 1e9:.2f} GB of the disk are free"
+        )

@@ -53,7 +53,7 @@ def trained_clip(config: HarmonyConfig, metadata: Mapping[str, str]) -> ClipSpec
         return None
     try:
         record = json.loads(metadata[CLIP_KEY])
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{CLIP_KEY} in the metadata is no JSON: {error}") from error
     return _spec(from_record(TrainedClip, record, CLIP_KEY), config)
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ..encoders.umt5 import INSTALL, TextEncoder, Tokenize
+from ..inputs import exists, is_dir, is_file, named
 from .quantise import Stored, find_weights, plain_pieces
 from .stream import TensorSource, open_tensors
 
@@ -63,9 +64,9 @@ def load_text_encoder(
         ValueError: there is nothing at that path, it is no umT5, its tokenizer is missing, or ``transformers`` is.
     """
     path = Path(path)
-    if not path.exists():
-        raise ValueError(f"there is no text encoder at {path}")
-    if path.is_dir():
+    if not exists(path):
+        raise ValueError(f"there is no text encoder at {named(path)}")
+    if is_dir(path):
         return _from_folder(path, device, dtype)
     source = open_tensors(path)
     weights = {_transformers_name(key): value for key, value in _weights_of(source, path).items()}
@@ -102,20 +103,20 @@ def _transformers() -> Any:
 
 def _from_folder(path: Path, device: torch.device | str, dtype: torch.dtype) -> TextEncoder:
     transformers = _transformers()
-    inner = path / "text_encoder" if (path / "text_encoder").is_dir() else path
-    if not (inner / "config.json").is_file():
-        raise ValueError(f"{path} is no folder of a text encoder: it has no config.json; give such a folder, or a file")
+    inner = path / "text_encoder" if is_dir(path / "text_encoder") else path
+    if not is_file(inner / "config.json"):
+        raise ValueError(f"{named(path)} is no folder of a text encoder: it has no config.json; give such a folder, or a file")
     tokenizer = next((p for p in (path / "tokenizer", inner, path) if _has_tokenizer(p)), None)
     if tokenizer is None:
-        raise ValueError(f"{path} has no tokenizer in it: one of {', '.join(_TOKENIZER_FILES)}")
+        raise ValueError(f"{named(path)} has no tokenizer in it: one of {', '.join(_TOKENIZER_FILES)}")
     tokenize = _folder_tokenizer(tokenizer)
     try:
         config = transformers.AutoConfig.from_pretrained(str(inner), local_files_only=True)
         if config.model_type != "umt5":
-            raise ValueError(f"{path} holds a text encoder of the kind {config.model_type!r}; wanted is umt5")
+            raise ValueError(f"{named(path)} holds a text encoder of the kind {config.model_type!r}; wanted is umt5")
         model = transformers.UMT5EncoderModel.from_pretrained(str(inner), local_files_only=True, torch_dtype=dtype)
     except OSError as error:
-        raise ValueError(f"{path} cannot be read as a text encoder: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{named(path)} cannot be read as a text encoder: {str(error).splitlines()[0]}") from error
     return TextEncoder(model=model.to(device).requires_grad_(False).eval(), tokenize=tokenize)
 
 
@@ -123,7 +124,7 @@ def _from_folder(path: Path, device: torch.device | str, dtype: torch.dtype) -> 
 
 
 def _has_tokenizer(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in _TOKENIZER_FILES)
+    return any(is_file(folder / name) for name in _TOKENIZER_FILES)
 
 
 def _tokenizer_beside(path: Path) -> Tokenize:
@@ -131,8 +132,8 @@ def _tokenizer_beside(path: Path) -> Tokenize:
     found = next((folder for folder in folders if _has_tokenizer(folder)), None)
     if found is None:
         raise ValueError(
-            f"{path} holds no tokenizer, and none is beside it: put the folder google/umt5-xxl, which is published with Wan's "
-            "weights, into the same folder"
+            f"{named(path)} holds no tokenizer, and none is beside it: put the folder google/umt5-xxl, "
+            "which is published with Wan's weights, into the same folder"
         )
     return _folder_tokenizer(found)
 
@@ -184,7 +185,9 @@ def _model(
     wanted = {key: tuple(value.shape) for key, value in model.state_dict().items() if key != "encoder.embed_tokens.weight"}
     wrong = sorted(key for key, shape in wanted.items() if key not in weights or weights[key].entry.shape != shape)
     if wrong:
-        raise ValueError(f"{path} is no whole umT5: {len(wrong)} tensors are missing or of another shape, such as {wrong[0]}")
+        raise ValueError(
+            f"{named(path)} is no whole umT5: {len(wrong)} tensors are missing or of another shape, such as {wrong[0]}"
+        )
     state = {key: _read(source, weights[key]).to(device, dtype) for key in wanted}
     state["encoder.embed_tokens.weight"] = state["shared.weight"]
     model.load_state_dict(state, strict=True, assign=True)
@@ -198,7 +201,7 @@ def _config(transformers: Any, shapes: Mapping[str, tuple[int, ...]], path: Path
         buckets, heads = shapes[f"{first}0.SelfAttention.relative_attention_bias.weight"]
         inner, hidden = shapes[f"{first}0.SelfAttention.q.weight"][0], shapes[f"{first}1.DenseReluDense.wi_0.weight"][0]
     except (KeyError, ValueError) as error:
-        raise ValueError(f"{path} is no umT5: it lacks {error}") from error
+        raise ValueError(f"{named(path)} is no umT5: it lacks {error}") from error
     layers = 1 + max(int(n[1]) for key in shapes if (n := re.match(r"encoder\.block\.(\d+)\.layer\.0\.", key)))
     return transformers.UMT5Config(
         vocab_size=words,

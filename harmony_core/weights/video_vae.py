@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..codecs.video_vae import PRESETS, VideoVAE, VideoVAEConfig
+from ..inputs import named
 from ..runtime import Runtime
 from .files import load_into, read_tensors
 
@@ -104,7 +105,7 @@ def load_video_vae(path: str | Path, runtime: Runtime | None = None, config: Vid
     vae = VideoVAE(config or config_of(tensors), dataclasses.replace(runtime, device="meta"))
     if "encoder.conv_in.weight" in tensors:
         tensors = from_diffusers(tensors, vae.state_dict())
-    load_into(vae, tensors, what=f"the video codec ({path})")
+    load_into(vae, tensors, what=f"the video codec ({named(path)})")
     return vae.to(runtime.dtype or _dtype(tensors)).eval().requires_grad_(False)
 
 

@@ -161,6 +161,11 @@ class WorldClip:
         """What is said, in the letters of the transcript encoder; Mandarin as pinyin with tone digits."""
         return " ".join(word.text for word in self.words)
 
+    @property
+    def sound_source(self) -> str:
+        """The materials that are heard, in the order of the alphabet; empty where none is. It says nothing of when."""
+        return ", ".join(sorted({event.material for event in self.events if event.material}))
+
     def times(self, what: str) -> Floats:
         """Times of the events of one sort, (n,), seconds."""
         return np.array([event.time for event in self.events if event.what == what], dtype=np.float64)

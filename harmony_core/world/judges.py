@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ..atomic import replacing
 from ..codecs.mel import MelConfig, log_mel
+from ..inputs import is_file, named
 from ..progress import Progress
 from .clip import Floats, WorldClip
 from .dataset import Recipe, make_clip, make_talk
@@ -151,15 +152,15 @@ class Judges:
         Raises:
             ValueError: the file is missing or holds something else.
         """
-        if not Path(path).is_file():
-            raise ValueError(f"there is no file {path} with judges; train them with train_judges")
+        if not is_file(Path(path)):
+            raise ValueError(f"there is no file {named(path)} with judges; train them with train_judges")
         judges = cls(Listener().eval(), SyncNet().eval())
         try:
             tensors = load_file(path)
             for name, net in vars(judges).items():
                 net.load_state_dict({k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")})
         except Exception as error:  # safetensors has an exception type of its own, torch raises RuntimeError
-            raise ValueError(f"{path} holds no judges of this version: {str(error).splitlines()[0]}") from error
+            raise ValueError(f"{named(path)} holds no judges of this version: {str(error).splitlines()[0]}") from error
         return judges
 
 

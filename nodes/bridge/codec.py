@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from ...harmony_core.codecs.audio import AudioCodec
 from ...harmony_core.codecs.video_vae import VideoVAE
 from ...harmony_core.types import Audio, Modality
+from ...harmony_core.weights.checkpoint import CodecConfigs
 from .memory import audio_codec_bytes, video_codec_bytes
+from .saved import described
 
 VIDEO_DIMENSIONS = 3
 """Axes of a video latent besides batch and channels, by which ComfyUI's VAEs tell what they are for."""
@@ -51,6 +53,16 @@ class RawAudio(nn.Module):
         """(B, channels, samples) in [-1, 1] at the codec's rate to latents."""
         return self.codec.encode(Audio(wave, self.codec.config.mel.sample_rate))
 
+    @property
+    def output_sample_rate(self) -> int:
+        """Samples a second, by the name under which LTXV Audio VAE Decode asks for it."""
+        return self.codec.config.mel.sample_rate
+
+    @property
+    def latent_frequency_bins(self) -> int:
+        """What LTXV Empty Latent Audio asks for, and these latents (B, channels, time) do not have."""
+        raise ValueError("audio_vae: its latents have no bins of frequency; take Empty Harmony Latent for this model")
+
     def decode(self, latents: Tensor) -> Tensor:
         """Latents to (B, 1, samples)."""
         return self.codec.decode(latents, progress=_interruptible).waveform
@@ -59,8 +71,9 @@ class RawAudio(nn.Module):
 class _CodecVAE(comfy.sd.VAE):
     """What both have in common; the base class finds these out by looking at weights, so its constructor is not run."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, configs: CodecConfigs) -> None:
         management = comfy.model_management
+        self.configs = configs
         self.first_stage_model = module.eval().requires_grad_(False)
         self.working_dtypes = [torch.float32]
         self.vae_dtype = torch.float32
@@ -74,6 +87,7 @@ class _CodecVAE(comfy.sd.VAE):
         self.pad_channel_value = None
         self.extra_1d_channel = None
         self.format_encoded = None
+        self.audio_sample_rate = 44_100  # what every VAE has, and one of video does not use
         self.downscale_index_formula: Any = None
         self.upscale_index_formula: Any = None
         management.archive_model_dtypes(module)
@@ -81,12 +95,16 @@ class _CodecVAE(comfy.sd.VAE):
         self.patcher = comfy.model_patcher.ModelPatcher(module, load_device=self.device, offload_device=offload)
         self.model_size()
 
+    def get_sd(self) -> dict[str, Tensor]:
+        """The weights and what they are, as CheckpointSave and Save VAE write them; see :mod:`.saved`."""
+        return {**super().get_sd(), **described(self.configs.to_metadata())}
+
 
 class HarmonyVideoVAE(_CodecVAE):
     """Pictures and raw video latents."""
 
     def __init__(self, codec: VideoVAE) -> None:
-        super().__init__(RawVideo(codec))
+        super().__init__(RawVideo(codec), CodecConfigs(video=codec.config))
         config = codec.config
         stride, pixels = config.frame_stride, config.pixel_stride
         self.latent_channels, self.latent_dim, self.output_channels = config.channels, 3, 3
@@ -105,7 +123,7 @@ class HarmonyAudioVAE(_CodecVAE):
     """Waveforms and audio latents."""
 
     def __init__(self, codec: AudioCodec) -> None:
-        super().__init__(RawAudio(codec))
+        super().__init__(RawAudio(codec), CodecConfigs(audio=codec.config))
         config = codec.config
         self.latent_channels, self.latent_dim, self.output_channels = config.vae.latent_channels, 1, 1
         self.downscale_ratio = self.upscale_ratio = config.hop

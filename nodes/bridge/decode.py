@@ -24,6 +24,7 @@ from ...harmony_core.codecs.video_vae import VideoVAE
 from ...harmony_core.codecs.vocoder import CHUNK_FRAMES
 from ...harmony_core.progress import Progress
 from ...harmony_core.types import Modality
+from .clips import joined
 from .codec import HarmonyAudioVAE, HarmonyVideoVAE, check_vae
 from .latent import Latent, clip_of
 
@@ -71,8 +72,8 @@ def decode(latent: Latent, video_vae: Any, audio_vae: Any, clip: int = 0) -> tup
         clip: which of a batch, from 1; 0 for all.
 
     Returns:
-        IMAGE (B F, H, W, 3), the clips of a batch one after the other; AUDIO (B, channels, samples), exactly as long; and the
-        pictures per second.
+        IMAGE (B F, H, W, 3) and AUDIO (1, channels, B samples), both with the clips of a batch one after the other, each
+        exactly as long in both; and the pictures per second.
 
     Raises:
         ValueError: the latent is not of both streams, has values that are not finite or no such clip, a VAE is for others, or
@@ -94,7 +95,7 @@ def decode(latent: Latent, video_vae: Any, audio_vae: Any, clip: int = 0) -> tup
     rate = int(audio_vae.audio_sample_rate)
     missing = round(spec.seconds * rate) - wave.shape[-1]  # less than none: a latent holds more than the clip
     wave = torch.nn.functional.pad(wave, (0, missing))
-    return images.flatten(0, 1), {"waveform": wave, "sample_rate": rate}, spec.fps
+    return images.flatten(0, 1), joined(wave, rate), spec.fps
 
 
 def _check(modality: Modality, vae: Any, stream: Tensor) -> None:

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from ...harmony_core.config import HarmonyConfig
 from ...harmony_core.geometry import ClipSpec
+from ...harmony_core.shown import shown
 from ...harmony_core.types import AV
 from ...harmony_core.weights.checkpoint import CODEC_PARTS
 from ...harmony_core.weights.ovi import holds_ovi
 from .memory import step_bytes
 from .ovi import header_of_ovi
-from .saved import KEY
+from .saved import KEY, of_model
 from .stored import DTYPES, EIGHT_BITS, NOTE, OLD_NOTE, dtypes_of
 
 FILE_DTYPES: Mapping[str, torch.dtype] = {
@@ -36,8 +37,8 @@ FILE_DTYPES: Mapping[str, torch.dtype] = {
 }
 QUANTISATION = "_quantization_metadata"
 MATRIX_AXES = 2
-LONGEST, MOST = 100_000, 1024
-"""Pictures and clips that are looked at."""
+LIMITS = {"pictures": (1, 100_000), "width": (1, 1 << 16), "height": (1, 1 << 16), "fps": (0.01, 10_000), "batch": (1, 1024)}
+"""What is looked at, ends included."""
 
 
 def about_memory(
@@ -61,14 +62,16 @@ def about_memory(
         ValueError: the file is no checkpoint, or no clip has these numbers.
     """
     if weight_dtype not in DTYPES:
-        raise ValueError(f"weight_dtype: expected one of {', '.join(DTYPES)}, got {weight_dtype}")
-    if not (0 < pictures <= LONGEST and 0 < batch <= MOST):
-        raise ValueError(f"expected up to {LONGEST} pictures and {MOST} clips, got {pictures} and {batch}")
+        raise ValueError(f"weight_dtype: expected one of {', '.join(DTYPES)}, got {shown(weight_dtype)}")
+    given = {"pictures": pictures, "width": width, "height": height, "fps": fps, "batch": batch}
+    for name, (least, most) in LIMITS.items():
+        if not least <= given[name] <= most:
+            raise ValueError(f"{name}: expected {least:g} to {most:g}, got {shown(given[name])}")
     tensors, metadata = header(path)
     config = HarmonyConfig.from_metadata(metadata)
     spec = ClipSpec(frames=pictures, height=height, width=width, fps=fps, grid=config.grid)
     quantised = OLD_NOTE in tensors or QUANTISATION in metadata or any(key.endswith(NOTE) for key in tensors)
-    weights = {key: value for key, value in tensors.items() if key not in {KEY, OLD_NOTE} and not key.startswith(CODEC_PARTS)}
+    weights = {k: value for k, value in of_model(tensors).items() if k != OLD_NOTE and not k.startswith(CODEC_PARTS)}
     device = comfy.model_management.get_torch_device()
     dtype, cast = dtypes_of(weights, DTYPES[weight_dtype], quantised=quantised, device=device)
     size = (cast or dtype).itemsize

@@ -108,7 +108,7 @@ def sample(
     patcher, samples = guider.model_patcher, latent["samples"]
     batch = samples.unbind()[0].shape[0]
     shift = getattr(patcher.get_model_object("model_sampling"), "shift", 1.0)
-    sigmas = torch.tensor(shifted_schedule(int(steps / denoise), shift=shift)[-(steps + 1) :])
+    sigmas = torch.tensor(_schedule(sampler_name if gamma == 1 else "", steps, shift, denoise))
     noise = draw_noise(AV(*(tuple(x.shape) for x in samples.unbind())), range(seed, seed + batch))
     done = guider.sample(
         NestedTensor(list(noise)),
@@ -121,6 +121,13 @@ def sample(
         seed=seed,
     )
     return {**latent, "samples": done.to(comfy.model_management.intermediate_device())}
+
+
+def _schedule(sampler_name: str, steps: int, shift: float, denoise: float) -> list[float]:
+    """The sigmas of the steps taken; some of ComfyUI's samplers go without the last but one of a step more, as in KSampler."""
+    discards = sampler_name in comfy.samplers.KSampler.DISCARD_PENULTIMATE_SIGMA_SAMPLERS
+    sigmas = shifted_schedule(int(steps / denoise) + discards, shift=shift)
+    return ([*sigmas[:-2], sigmas[-1]] if discards else sigmas)[-(steps + 1) :]
 
 
 def about(latent: Latent | None, still: Tensor | None = None) -> tuple[Tensor | None, float | None]:

@@ -24,6 +24,7 @@ from ...harmony_core.geometry import ClipSpec
 from ...harmony_core.media import to_mono
 from ...harmony_core.pipeline import as_long_as
 from ...harmony_core.types import AV, Audio, Modality
+from .clips import joined, separate
 from .codec import check_vae
 
 FPS = "harmony_fps"
@@ -163,7 +164,8 @@ def drive_with_audio(latent: Latent, vae: Any, audio: dict[str, Any] | None, sta
         start: seconds of it to skip.
 
     Returns:
-        The latent, and the sound exactly as long as the clip, with its own rate and channels, its samples untouched.
+        The latent, and the sound exactly as long as the clip, with its own rate and channels, its samples untouched; for
+        every clip of a batch, one after the other, as Harmony Decode gives their pictures.
 
     Raises:
         ValueError: the sound is empty or too short, or the pictures are given as a whole already.
@@ -179,8 +181,9 @@ def drive_with_audio(latent: Latent, vae: Any, audio: dict[str, Any] | None, sta
     sound = as_long_as(sound, spec)
     encoded = encode_sound(vae, sound, samples_of(spec, vae))[..., : spec.audio_latents]
     everything = torch.ones(spec.audio_latents, dtype=torch.bool)
-    back = {"waveform": sound.waveform, "sample_rate": sound.sample_rate}
-    return put(latent, Modality.AUDIO, everything, free=0.0, content=encoded), back
+    driven = put(latent, Modality.AUDIO, everything, free=0.0, content=encoded)
+    clips = driven["samples"].unbind()[0].shape[0]
+    return driven, joined(sound.waveform.expand(clips, -1, -1), sound.sample_rate)
 
 
 def audio_from(
@@ -189,7 +192,7 @@ def audio_from(
     """A part of ComfyUI's AUDIO.
 
     Args:
-        audio: of any rate and channels; None is what a video without sound gives.
+        audio: of any rate and channels; of several clips each by itself; None is what a video without sound gives.
         start: seconds of it to skip.
         seconds: how much of it to take; all by default.
         where: name of the node's input.
@@ -202,9 +205,10 @@ def audio_from(
     rate = int(audio["sample_rate"])
     first = round(start * rate)
     last = None if seconds is None else first + round(seconds * rate)
-    wave = audio["waveform"][..., first:last].float()
+    whole = separate(audio)
+    wave = whole[..., first:last].float()
     if not wave.shape[-1]:
-        lasts = audio["waveform"].shape[-1] / rate
+        lasts = whole.shape[-1] / rate
         raise ValueError(f"{where}: nothing is left of it after {start:g} s, it lasts {lasts:.2f} s; start earlier")
     if not bool(wave.isfinite().all()):
         raise ValueError(f"{where}: it holds samples that are not finite numbers; load it again or give another")

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ...harmony_core.geometry import ClipSpec
 from ...harmony_core.records import to_record
+from ...harmony_core.shown import shown
 from ...harmony_core.types import AV
 from ...harmony_core.weights.files import read_tensors
 from ...harmony_core.weights.latents import LATENTS_KEY, load_latents
@@ -69,7 +70,7 @@ def save(latent: Latent, prefix: str, written_by: dict[str, Any]) -> dict[str, s
         temporary.chmod(mode)  # the writer makes a file that is its user's alone
         path = _claim(temporary, folder, name, number)
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"filename_prefix: cannot write into {folder}: {error}") from error
+        raise ValueError(f"filename_prefix: cannot write into {shown(str(folder), 200)}: {shown(str(error), 200)}") from error
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -147,14 +148,18 @@ def _place(prefix: str, spec: ClipSpec) -> tuple[Path, str, int, str]:
     """Folder, name, first number to try, and the folder's name in the output folder."""
     if not prefix.strip() or prefix.endswith(("/", "\\")):
         raise ValueError("filename_prefix: it names no file; write a name, perhaps after a folder, as latents/harmony")
+    if not prefix.isprintable():
+        raise ValueError(f"filename_prefix: '{shown(prefix)}' holds characters that no file's name should have; leave them out")
     try:
         folder, name, number, subfolder, _ = folder_paths.get_save_image_path(
             prefix, folder_paths.get_output_directory(), spec.width, spec.height
         )
     except OSError as error:
-        raise ValueError(f"filename_prefix: cannot make the folder of {prefix!r}: {error.strerror or error}") from error
+        raise ValueError(f"filename_prefix: cannot make the folder of '{shown(prefix)}': {error.strerror or error}") from error
     except Exception as error:  # ComfyUI raises nothing more special where a prefix leads out of the folder
-        raise ValueError(f"filename_prefix: {prefix!r} leads out of ComfyUI's output folder; name one inside it") from error
+        raise ValueError(
+            f"filename_prefix: '{shown(prefix)}' leads out of ComfyUI's output folder; name one inside it"
+        ) from error
     return Path(folder), name, number, subfolder
 
 

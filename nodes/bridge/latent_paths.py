@@ -6,6 +6,9 @@ from pathlib import Path
 
 import folder_paths
 
+from ...harmony_core.shown import shown
+from . import files
+
 SUFFIX = ".safetensors"
 OUTPUT = " [output]"
 
@@ -25,21 +28,20 @@ def path_of(name: str) -> Path:
     try:
         path = Path(folder_paths.get_annotated_filepath(name))
     except ValueError as error:
-        raise ValueError(f"file: {name!r} leads out of ComfyUI's folders; choose a file in input or output") from error
+        raise ValueError(f"file: '{shown(name)}' leads out of ComfyUI's folders; choose a file in input or output") from error
     if path.suffix != SUFFIX:
-        raise ValueError(f"file: {name!r} is no {SUFFIX} file; choose one of Save Harmony Latent or harmony generate")
+        raise ValueError(f"file: '{shown(name)}' is no {SUFFIX} file; choose one of Save Harmony Latent or harmony generate")
     if not path.is_file():
-        raise ValueError(f"file: there is no {name}; put it into ComfyUI's input folder, or choose another")
+        raise ValueError(f"file: there is no {shown(name)}; put it into ComfyUI's input folder, or choose another")
     return path
 
 
 def state_of(name: str) -> str:
     """Changes when the file does."""
     try:
-        status = path_of(name).stat()
-    except (ValueError, OSError) as error:
+        return files.state_of(path_of(name))
+    except ValueError as error:
         return str(error)
-    return f"{status.st_ino} {status.st_mtime_ns} {status.st_size}"
 
 
 def _files(folder: str) -> list[str]:

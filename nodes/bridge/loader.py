@@ -22,6 +22,7 @@ from ...harmony_core.weights.ovi import holds_ovi
 from . import preview
 from .clip import caption_clip
 from .codec import HarmonyAudioVAE, HarmonyVideoVAE
+from .files import Mapped
 from .latent import named
 from .model import WRAPPER, HarmonySupport, during_run
 from .ovi import BY_NAME, read_ovi
@@ -136,6 +137,7 @@ def model_of(checkpoint: Checkpoint, path: str, options: dict[str, Any], *, disa
         model.to(offload_device)
     model.load_model_weights(weights, "", assign=patcher.is_dynamic())
     patcher.cached_patcher_init = (load_model, (path, options))
+    model.mapped = Mapped(*(Path(file) for file in (path, options.get("other_half")) if file))
     patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER, during_run)
     patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, preview.KEY, preview.with_preview)
     return patcher

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import folder_paths
+from . import files
 
 FOLDER = "loras"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
@@ -13,7 +13,7 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 
 def lora_names() -> list[str]:
     """What can be loaded."""
-    return [name for name in folder_paths.get_filename_list(FOLDER) if name.endswith(SUFFIXES)]
+    return files.listed(FOLDER, SUFFIXES)
 
 
 def lora_path(name: str) -> Path:
@@ -22,16 +22,16 @@ def lora_path(name: str) -> Path:
     Raises:
         ValueError: there is none.
     """
-    found = folder_paths.get_full_path(FOLDER, name)
-    if found is None:
-        raise ValueError(f"lora_name: there is no {name} in models/{FOLDER}; put it there or choose another")
-    return Path(found)
+    return files.path_of(name, (FOLDER,), SUFFIXES, "lora_name")
 
 
-def state_of(name: str) -> str:
-    """Changes when the file does."""
+def state_of(name: str | None) -> str:
+    """Changes when the file does; of a name that another node gives, and is not known yet, when any LoRA does."""
+    return "; ".join(_state(one) for one in (lora_names() if name is None else [name]))
+
+
+def _state(name: str) -> str:
     try:
-        status = lora_path(name).stat()
-    except (ValueError, OSError) as error:
+        return files.state_of(lora_path(name))
+    except ValueError as error:
         return str(error)
-    return f"{status.st_ino} {status.st_mtime_ns} {status.st_size}"

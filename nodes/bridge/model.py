@@ -29,6 +29,7 @@ from ...harmony_core.config import HarmonyConfig
 from ...harmony_core.models.harmony import Harmony
 from ...harmony_core.types import AV
 from ...harmony_core.weights.checkpoint import CodecConfigs
+from .files import Mapped
 from .layers import WEIGHTS_OPTION, Compiled, Streams, ToldApart, is_plain, replaced_layers, through_layer, weights_of
 from .memory import step_bytes
 from .passes import tell_passes
@@ -166,6 +167,7 @@ class HarmonyModel(comfy.model_base.BaseModel):
     Attributes:
         run: the sampling run under way; set and cleared by :func:`during_run`.
         likeness: how its latents are shown while it samples; None where that is not known.
+        mapped: the files it is from; None where it is from none.
     """
 
     def __init__(self, model_config: HarmonySupport, device: torch.device | None = None) -> None:
@@ -175,6 +177,7 @@ class HarmonyModel(comfy.model_base.BaseModel):
         self.mean, self.std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in model_config.statistics)
         self.run: Run | None = None
         self.likeness: Likeness | None = None
+        self.mapped: Mapped | None = None
 
     def normalise(self, video: Tensor) -> Tensor:
         """Raw video latents to unit variance."""
@@ -345,6 +348,8 @@ def during_run(
     guider = executor.class_obj
     patcher = guider.model_patcher
     model: HarmonyModel = patcher.model
+    if model.mapped is not None:
+        model.mapped.check()
     run = new_run(model.config, latent_shapes, denoise_mask, patcher.load_device, rate_of_run(guider))
     for name, entries in guider.conds.items():
         check_told(entries, name, model.config)

@@ -1,15 +1,20 @@
-"""Where checkpoints are found: ComfyUI's folders, and what comes with the pack."""
+"""Where checkpoints are found: ComfyUI's folders, and what comes with the pack.
+
+Names come from a graph or over HTTP. Only those that the loader offers are looked at: a name is never a path.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import folder_paths
-
 from ...harmony_core.weights.builtin import CHECKPOINTS, resolve
+from . import files
 
 FOLDERS = ("checkpoints", "diffusion_models")
+SUFFIXES = (".safetensors",)
 SUFFIX = " (built in)"
+NONE = "none"
+"""What the loader offers for no second file."""
 
 
 def checkpoint_names() -> list[str]:
@@ -19,8 +24,7 @@ def checkpoint_names() -> list[str]:
 
 def file_names() -> list[str]:
     """The files of ComfyUI's folders that may be one."""
-    found = [name for folder in FOLDERS for name in folder_paths.get_filename_list(folder) if name.endswith(".safetensors")]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(name for folder in FOLDERS for name in files.listed(folder, SUFFIXES)))
 
 
 def checkpoint_path(name: str, where: str = "checkpoint") -> Path:
@@ -29,10 +33,20 @@ def checkpoint_path(name: str, where: str = "checkpoint") -> Path:
     Raises:
         ValueError: there is none.
     """
-    if name.endswith(SUFFIX):
-        return resolve(name.removesuffix(SUFFIX))
-    paths = (folder_paths.get_full_path(folder, name) for folder in FOLDERS)
-    found = next((path for path in paths if path is not None), None)
-    if found is None:
-        raise ValueError(f"{where}: there is no {name} in models/{' or models/'.join(FOLDERS)}; put it there or choose another")
-    return Path(found)
+    built_in = name.removesuffix(SUFFIX)
+    if built_in in CHECKPOINTS and built_in != name:
+        return resolve(built_in)
+    return files.path_of(name, FOLDERS, SUFFIXES, where)
+
+
+def state_of(*names: str | None) -> str:
+    """Changes when one of these files does; of a name that another node gives, and is not known yet, when any file does."""
+    known = [name for name in (checkpoint_names() if None in names else names) if name not in {NONE, None}]
+    return "; ".join(_state(name) for name in known if name is not None)
+
+
+def _state(name: str) -> str:
+    try:
+        return files.state_of(checkpoint_path(name))
+    except ValueError as error:
+        return str(error)

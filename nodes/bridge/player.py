@@ -20,6 +20,7 @@ from torch import Tensor
 from ...harmony_core.measure.sync import Sync
 from ...harmony_core.media.write import write_video
 from ...harmony_core.types import Audio, Video
+from .clips import sounds_of
 from .preview import running_server
 from .watchers import wants
 
@@ -59,7 +60,7 @@ def clips_of(images: Tensor, audio: dict[str, Any], fps: float) -> list[dict[str
 
     Args:
         images: (F, H, W, 3 or more) in [0, 1]; of several clips, one after the other.
-        audio: ComfyUI's; one sound for each clip.
+        audio: ComfyUI's; of several clips as :func:`.clips.sounds_of` reads it.
         fps: pictures a second.
 
     Returns:
@@ -72,8 +73,9 @@ def clips_of(images: Tensor, audio: dict[str, Any], fps: float) -> list[dict[str
     global _written  # noqa: PLW0603 - one for all nodes of the process
     wave, rate = audio["waveform"], int(audio["sample_rate"])
     if _written is None or not _written.is_of(images, wave, (fps, rate)):
-        parts = images[..., :3].movedim(-1, 1).chunk(len(wave))
-        clips = [_clip(part, Audio(one[None].float(), rate), fps) for part, one in zip(parts, wave, strict=True)]
+        sounds = sounds_of(images, audio)
+        parts = images[..., :3].movedim(-1, 1).chunk(len(sounds))
+        clips = [_clip(part, Audio(one[None].float(), rate), fps) for part, one in zip(parts, sounds, strict=True)]
         _written = _Written(weakref.ref(images), weakref.ref(wave), (fps, rate), clips)
     return _written.clips
 

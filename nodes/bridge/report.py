@@ -12,6 +12,7 @@ from ...harmony_core.measure.report import describe, draw
 from ...harmony_core.measure.sync import Sync, measure_sync
 from ...harmony_core.media.sheet import sheet
 from ...harmony_core.types import Audio
+from .clips import sounds_of
 from .player import clips_of, measured_clip
 
 
@@ -20,7 +21,7 @@ def sync_report(images: Tensor, audio: dict[str, Any], fps: float) -> tuple[floa
 
     Args:
         images: (F, H, W, 3 or more) in [0, 1]; of several clips, one after the other.
-        audio: ComfyUI's; one sound for each clip.
+        audio: ComfyUI's; of several clips as :func:`.clips.sounds_of` reads it.
         fps: pictures a second.
 
     Returns:
@@ -54,7 +55,7 @@ def sync_report(images: Tensor, audio: dict[str, Any], fps: float) -> tuple[floa
 
 def _checked(images: Tensor, audio: dict[str, Any]) -> Tensor:
     """The sounds (B, C, samples)."""
-    waves = audio["waveform"]
+    waves = sounds_of(images, audio)
     if len(images) < 2:
         raise ValueError("images: one picture shows no motion; connect the pictures of a video")
     if not waves.numel():

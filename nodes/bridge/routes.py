@@ -1,13 +1,15 @@
 """What the browser asks the server while a graph is edited: the lengths a checkpoint allows, how it reads a transcript, and
 about how much memory it takes; and what it tells: whether it wants to play what is decoded.
 
-Nothing here loads weights: the answers are in a file's header.
+Nothing here loads weights: the answers are in a file's header. Anybody who reaches the server may ask: a question that is none
+is answered 400, what is refused about a good one is a sentence to show, and both are JSON with an ``error``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -20,6 +22,9 @@ from .watchers import wanted
 
 LONGEST = 10_000
 """Characters of a transcript that are looked at."""
+LONGEST_BODY = 16 * LONGEST
+"""Bytes of a question: a character may take 12 in JSON."""
+NUMBERS = {"pictures": int, "width": int, "height": int, "batch": int, "fps": float}
 
 
 def register() -> None:
@@ -36,30 +41,26 @@ def register() -> None:
     @routes.get("/harmony/memory")
     async def memory(request: web.Request) -> web.Response:
         try:
-            numbers = {key: int(request.query[key]) for key in ("pictures", "width", "height", "batch")}
-            fps = float(request.query["fps"])
+            clip = {key: number(request.query[key]) for key, number in NUMBERS.items()}
         except (ValueError, KeyError):
-            return web.json_response({"error": "pictures, width, height, batch and fps are asked for, as numbers"}, status=400)
+            return _no_question("pictures, width, height, batch and fps are asked for, as numbers")
         name, dtype = request.query.get("name", ""), request.query.get("weight_dtype", "default")
-        return await _answer(partial(about_checkpoint_memory, name, dtype, fps=fps, **numbers))
+        return await _answer(partial(about_checkpoint_memory, name, dtype, **clip))
 
     @routes.post("/harmony/player")
     async def wants_player(request: web.Request) -> web.Response:
-        try:
-            asked = await request.json()
-            wanted(str(asked["client"])[:LONGEST], on=bool(asked["on"]))
-        except (ValueError, KeyError, TypeError):
-            return web.json_response({"error": "client and on are asked for, as JSON"}, status=400)
+        asked = await _asked(request, client=str, on=bool)
+        if asked is None:
+            return _no_question("client and on are asked for, as JSON")
+        wanted(asked["client"][:LONGEST], on=asked["on"])
         return web.json_response({})
 
     @routes.post("/harmony/transcript")
     async def transcript(request: web.Request) -> web.Response:
-        try:
-            asked = await request.json()
-            name, text, language = (str(asked[key]) for key in ("checkpoint", "transcript", "language"))
-        except (ValueError, KeyError, TypeError):
-            return web.json_response({"error": "checkpoint, transcript and language are asked for, as JSON"}, status=400)
-        return await _answer(about_transcript, name, text[:LONGEST], language)
+        asked = await _asked(request, checkpoint=str, transcript=str, language=str)
+        if asked is None:
+            return _no_question("checkpoint, transcript and language are asked for, as JSON")
+        return await _answer(about_transcript, asked["checkpoint"], asked["transcript"][:LONGEST], asked["language"])
 
 
 def about_checkpoint(name: str) -> dict[str, Any]:
@@ -123,6 +124,24 @@ def _config(name: str) -> Any:
         with safe_open(str(path), framework="pt") as file:
             metadata = json.loads(bytes(file.get_tensor(KEY).tolist()))
     return HarmonyConfig.from_metadata(metadata)
+
+
+async def _asked(request: web.Request, **kinds: type) -> Mapping[str, Any] | None:
+    """A question in JSON that has values of these kinds; None where it is none."""
+    # Read here, not by the request: it decodes with whatever charset the headers name, and as much as the server takes.
+    body = b""
+    try:
+        while len(body) <= LONGEST_BODY and not request.content.at_eof():
+            body += await request.content.read(LONGEST_BODY + 1 - len(body))
+        asked = json.loads(body) if len(body) <= LONGEST_BODY else None
+    except (ValueError, RecursionError, web.RequestPayloadError):  # the last where it is not compressed as it says
+        return None
+    known = isinstance(asked, dict) and all(isinstance(asked.get(key), kind) for key, kind in kinds.items())
+    return asked if known else None
+
+
+def _no_question(text: str) -> web.Response:
+    return web.json_response({"error": text}, status=400)
 
 
 async def _answer(ask: Any, *given: str) -> web.Response:

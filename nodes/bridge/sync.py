@@ -22,6 +22,7 @@ from ...harmony_core.config import HarmonyConfig
 from ...harmony_core.geometry import ClipSpec
 from ...harmony_core.guidance import FULL, Evaluation, Guidance, SyncText, guide, sync_guidance, text_guidance
 from ...harmony_core.recipes import RECIPES, recipe_for
+from ...harmony_core.shown import shown
 from ...harmony_core.types import AV, Modality
 from .codec import check_vae
 from .latent import samples_of
@@ -97,7 +98,7 @@ class Guides:
         if layers is None:
             return tuple(one for one in RECIPES[recipe_for(config)].skip_layers if one < total)
         if any(one >= total for one in layers):
-            raise ValueError(f"skip_layers: this model's are 0 to {total - 1}, got {self.skip}")
+            raise ValueError(f"skip_layers: this model's are 0 to {total - 1}, got {shown(self.skip)}")
         return layers
 
     def guidance(
@@ -152,7 +153,7 @@ def _numbers(text: str) -> tuple[int, ...] | None:
         return None
     words = text.replace(",", " ").split()
     if not all(word.isdecimal() for word in words):
-        raise ValueError(f"skip_layers: it is numbers such as 11 or 9, 11, nothing for none, or {AS_MODEL}; got {text}")
+        raise ValueError(f"skip_layers: it is numbers such as 11 or 9, 11, nothing for none, or {AS_MODEL}; got {shown(text)}")
     return tuple(sorted({int(word) for word in words}))
 
 

@@ -23,22 +23,24 @@ COMFY = {
 }
 
 # What a layer may import, by first path component below harmony_core; a layer also imports itself.
-BASE = {"types", "geometry", "config", "runtime", "records", "progress"}
+BASE = {"types", "geometry", "config", "runtime", "records", "progress", "shown"}
 ALLOWED = {
     "types": set(),
     "progress": set(),
-    "records": set(),
-    "atomic": set(),
+    "shown": set(),
+    "inputs": {"shown"},
+    "records": {"shown"},
+    "atomic": {"inputs", "shown"},
     "runtime": set(),
     "geometry": {"types", "records"},
-    "config": {"geometry", "records", "layers"},
+    "config": {"geometry", "records", "layers", "shown"},
     "layers": BASE,
     "conditioning": BASE,
     "models": BASE | {"layers", "encoders", "conditioning"},
     "codecs": BASE | {"layers"},
     "encoders": BASE | {"layers"},
     "flow": BASE,
-    "guidance": BASE,
+    "guidance": BASE | {"flow"},
     "sampling": BASE | {"flow"},
     "canvas": BASE,
     "drivers": BASE | {"models"},

@@ -465,6 +465,73 @@ def test_helpers_can_be_turned_off(running, server):
     server.post("/settings/Harmony.Helpers", True)
 
 
+SUBGRAPHS = {
+    "the latent is inside": [["HarmonyEmptyLatent"]],
+    "the loader is inside": [["HarmonyLoadCheckpoint"]],
+    "each is inside one": [["HarmonyEmptyLatent"], ["HarmonyLoadCheckpoint"]],
+    "the latent is two deep": [["HarmonyEmptyLatent"], ["HarmonyEmptyLatent", "HarmonyKSampler"]],
+    "the words are inside": [["HarmonyEncode"]],
+}
+"""Kinds of nodes that are put into a subgraph together, one subgraph after the other."""
+
+
+@pytest.fixture(scope="module")
+def bare_page(running, server):
+    with opened(running, server) as page:
+        yield page
+
+
+def helper_in(page: Page, kind: str, name: str, wanted: str):
+    """What a helper found, once ``wanted``, a condition on it, holds; its node is anywhere, in subgraphs too."""
+    script = f"""([kind, name]) => {{
+        const graphs = [app.rootGraph, ...app.rootGraph.subgraphs.values()]
+        const node = graphs.flatMap((one) => one._nodes).find((one) => one.comfyClass === kind)
+        const found = node?.widgets.find((one) => one.name === name)?.harmony
+        return found && ({wanted}) ? found : null
+    }}"""
+    return page.page.wait_for_function(script, arg=[kind, name], timeout=20_000).json_value()
+
+
+@pytest.mark.parametrize("case", SUBGRAPHS)
+def test_helpers_know_what_reaches_them_through_a_subgraph(bare_page, case):
+    page = bare_page
+    page.load(graph())
+    spec = ClipSpec.nearest(0.5417, height=32, width=48, grid=GRID)
+    page.page.evaluate(
+        """(groups) => {
+            for (const kinds of groups) {
+                const holds = (node, kind) => node.comfyClass === kind || node.subgraph?._nodes.some((one) => holds(one, kind))
+                const nodes = app.graph._nodes.filter((node) => kinds.some((kind) => holds(node, kind)))
+                app.graph.convertToSubgraph(new Set(nodes))
+            }
+        }""",
+        SUBGRAPHS[case],
+    )
+    tokens = spec.video_shape(1)[2] * 2 * 3  # latents of 16 pixels, one a token
+    length = helper_in(page, "HarmonyEmptyLatent", "harmony_length", f"found.videoTokens === {tokens}")
+    assert length["seconds"] == pytest.approx(spec.seconds, abs=1e-3)
+    spoken = helper_in(page, "HarmonyEncode", "harmony_transcript", "found.clip !== null")
+    assert spoken["clip"] == pytest.approx(spec.seconds, abs=1e-3)
+    assert spoken["count"] == 3
+    assert page.errors == []
+
+
+def test_a_helper_in_a_subgraph_sees_what_is_connected_to_it_later(bare_page):
+    page = bare_page
+    page.load(graph())
+    change = """(connect) => {
+        const [load] = app.graph._nodes.filter((one) => one.comfyClass === 'HarmonyLoadCheckpoint')
+        const latents = app.graph._nodes.filter((one) => one.comfyClass === 'HarmonyEmptyLatent')
+        const host = app.graph._nodes.find((one) => one.subgraph) ?? app.graph.convertToSubgraph(new Set(latents)).node
+        const slot = host.inputs.findIndex((one) => one.type === 'MODEL')
+        if (connect) load.connect(0, host, slot)
+        else host.disconnectInput(slot)
+    }"""
+    for connect, patch in ((False, 2), (True, 1)):
+        page.page.evaluate(change, connect)
+        helper_in(page, "HarmonyEmptyLatent", "harmony_length", f"found.grid.patch === {patch}")
+
+
 def test_the_help_page_lists_every_node(running, server):
     with opened(running, server) as page:
         page.page.goto(f"http://127.0.0.1:{server.port}/extensions/harmony_pack/help.html")

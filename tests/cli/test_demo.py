@@ -24,7 +24,7 @@ def test_the_demo_makes_four_clips_and_measures_them(tmp_path, capsys):
 @pytest.mark.parametrize("option", [["--steps", "0"], ["--seed", "-1"], ["--threads", "0"]])
 def test_bad_options_are_refused_before_anything_is_written(tmp_path, capsys, option):
     assert main(["demo", "--out", str(tmp_path / "demo"), *option]) == 1
-    assert "are whole numbers from 1 on" in capsys.readouterr().err
+    assert "is a whole number from" in capsys.readouterr().err
     assert not (tmp_path / "demo").exists()
 
 

@@ -147,7 +147,7 @@ def test_hard_clips_are_measured_with_the_truth_and_the_codecs_in_their_rows(fil
         (("--shift", -1), "shift is a positive number"),
         (("--gamma", 0), "gamma is a positive number"),
         (("--sync-video", -1), "a guidance scale is a number from 0 up"),
-        (("--threads", 0), "--threads is at least 1"),
+        (("--threads", 0), "--threads is a whole number from 1 to 1024"),
         (("--device", "abacus"), "--device abacus cannot be used"),
         (("--json", "nowhere/out.json"), "cannot write nowhere/out.json: there is no folder"),
         (("--json", "."), "it is a folder"),

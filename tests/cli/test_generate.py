@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -15,8 +18,11 @@ import torch
 from all_in_one import SPEC, save_all_in_one
 
 from harmony_core.__main__ import INTERRUPTED, main
+from harmony_core.cli import generate
+from harmony_core.cli.clip_request import check_options, plan
 from harmony_core.media import probe, read_audio, read_image, read_video, write_image, write_video, write_wav
 from harmony_core.types import Audio, Video
+from harmony_core.weights.builtin import resolve
 from harmony_core.weights.latents import load_latents
 
 
@@ -267,9 +273,68 @@ def test_ctrl_c_leaves_no_file_and_one_line(checkpoint, tmp_path, capsys):
     interrupt = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))
     interrupt.start()
     try:
-        status = main(["generate", "--out", str(tmp_path / "b.mp4"), "--checkpoint", str(checkpoint), "--steps", "5000"])
+        status = main(["generate", "--out", str(tmp_path / "b.mp4"), "--checkpoint", str(checkpoint), "--steps", "1000"])
     finally:
         interrupt.cancel()
     assert status == INTERRUPTED
     assert capsys.readouterr().err.endswith("\nharmony: stopped\n")
     assert not names(tmp_path)
+
+
+# ---- what a file or a name may be
+
+
+def test_sound_of_eight_channels_drives_a_clip_and_is_in_it(tmp_path):
+    sound = Audio(torch.cat([tone(1.0).waveform * gain for gain in (1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)], 1), 16_000)
+    write_wav(tmp_path / "seven.wav", sound)
+    args = ["--audio", tmp_path / "seven.wav", "--sync-video", 1, "--sync-audio", 1, "--out", tmp_path / "o.mp4"]
+    assert made(Path("harmony-tiny"), "x", *args) == 0
+    assert read_audio(tmp_path / "o.mp4").waveform.shape[1] == 8
+
+
+@pytest.mark.parametrize(("said", "read"), [("“Hello”, Café", "hello, cafe"), ("nǐ hǎo", "ni3 hao3")])
+def test_a_transcript_is_spelled_as_in_the_node(said, read, tmp_path):
+    parser = argparse.ArgumentParser()
+    generate.add_arguments(parser)
+    args = parser.parse_args(["x", "--say", said, "--out", str(tmp_path / "o.mp4")])
+    check_options(args)
+    assert plan(args, note=lambda _: None).request.transcript == read
+
+
+def test_what_cannot_be_said_or_written_is_refused_before_anything_is_made(tmp_path, capsys):
+    out = tmp_path / "o.mp4"
+    left, right = tone(0.9).waveform, -tone(0.9).waveform
+    write_wav(tmp_path / "anti.wav", Audio(torch.cat([left, right], 1), 16_000))
+    for args, message in (
+        (["--say", "I have 3 cats"], "--say: write numbers as words, got '3'"),
+        (["--say", "[laughs] hello"], "--say: '[laughs]' would be spoken"),
+        (["--say", "bonjour", "--language", "Mandarin"], "--say: 'bonjour' is no pinyin"),
+        (["--voice", tmp_path / "anti.wav"], "anti.wav: its channels cancel each other, one is the other upside down"),
+        (["--tile", "64"], "--tile is a multiple of 16 pixels from 192 to "),
+        (["--out", tmp_path / f"{'b' * 300}.mp4"], "File name too long"),
+        (["--out", tmp_path / f"{'b' * 250}.mp4", "--sound-map"], "File name too long"),
+    ):
+        assert made(Path("harmony-tiny"), "x", "--out", out, *args) == 1
+        assert message in capsys.readouterr().err
+    assert names(tmp_path) == {"anti.wav"}
+
+
+def test_a_name_as_long_as_the_disk_takes_is_written(tmp_path):
+    out = tmp_path / f"{'b' * 251}.mp4"
+    assert made(Path("harmony-tiny"), "x", "--steps", 1, "--sync-video", 1, "--sync-audio", 1, "--out", out) == 0
+    assert names(tmp_path) == {out.name, out.with_suffix(".png").name}
+
+
+def test_a_shard_names_the_index_it_belongs_to(tmp_path, capsys):
+    shard = tmp_path / "m-00001-of-00002.safetensors"
+    shard.write_bytes(resolve("harmony-tiny").read_bytes())
+    assert made(shard, "x", "--out", tmp_path / "o.mp4") == 1
+    assert "this is one of several shards: give m.safetensors.index.json" in capsys.readouterr().err
+
+
+def test_a_log_file_gets_a_few_lines_not_hundreds(tmp_path):
+    command = [sys.executable, "-m", "harmony_core", "generate", "x", "--steps", "24", "--out", str(tmp_path / "o.mp4")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert len(done.stderr.splitlines()) < 10
+    assert "\r" not in done.stderr
+    assert "sampling 24/24" in done.stderr

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from harmony_core.config import SymbolEncoderConfig, preset
@@ -82,3 +84,25 @@ def test_speaking_time_grows_with_what_is_said():
     assert speaking_seconds("hello " * 2) == 2 * speaking_seconds("hello")
     assert speaking_seconds("ni3 hao3") == 2 * speaking_seconds("ni3")
     assert speaking_seconds("five words make two seconds") == pytest.approx(2, rel=0.2)
+
+
+def test_a_word_of_thousands_of_letters_is_read_or_refused_at_once():
+    config = preset("tiny").speech
+    assert config is not None
+    began = time.monotonic()
+    assert spell("ni3" * 2000, "Mandarin", config) == " ".join(["ni3"] * 2000)
+    assert spell("ni" * 2000, "Mandarin", config) == " ".join(["ni5"] * 2000)
+    for word in ("n" * 2000, "lian" * 500 + "q", "x" * 100_000, "an" * 1000 + "b"):
+        with pytest.raises(ValueError, match="is no pinyin") as refusal:
+            spell(word, "Mandarin", config)
+        assert len(str(refusal.value)) < 200
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("language", ["automatic", "English", "Mandarin"])
+@pytest.mark.parametrize("text", ["[laughs] hello", "hello [she laughs", "ni3 hao3 [laughs]", "{laughs} ha"])
+def test_stage_directions_are_not_spoken(language, text):
+    with pytest.raises(
+        ValueError, match=r"'[\[{](she )?laughs[\]}]?' would be spoken: a transcript has spoken words alone; leave it out"
+    ):
+        spell(text, language, LETTERS)

@@ -52,3 +52,10 @@ def test_a_text_is_encoded_alone_as_in_a_batch():
 def test_numbers_that_are_no_symbols_are_refused(numbers):
     with pytest.raises(ValueError, match="got"):
         encoder()(numbers, torch.float32)
+
+
+@pytest.mark.parametrize("symbols", ["", "abc"])
+def test_half_a_character_is_no_text(symbols):
+    with pytest.raises(ValueError, match="a character is no text, but half of one: 'a.ud800'") as refusal:
+        to_symbols(["a\ud800"], SymbolEncoderConfig(symbols=symbols, length=8, dim=4, blocks=1))
+    assert str(refusal.value).isprintable()

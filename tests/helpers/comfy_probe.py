@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -123,5 +124,69 @@ class ProbeAlive:
         return ()
 
 
-NODES = (ProbeInputs, ProbeKeep, ProbeAgain, ProbeFail, ProbeAlive)
+class ProbeNumber:
+    """A number that comes through a link, which ComfyUI does not look at."""
+
+    CATEGORY = "probe"
+    FUNCTION = "run"
+    RETURN_TYPES = ("FLOAT",)
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"text": ("STRING", {})}}
+
+    def run(self, text):
+        return (float(text),)
+
+
+class ProbeChoice:
+    """A choice that comes through a link, as other packs' nodes give file names."""
+
+    CATEGORY = "probe"
+    FUNCTION = "run"
+    RETURN_TYPES = ("COMBO",)
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"text": ("STRING", {})}}
+
+    def run(self, text):
+        return (text,)
+
+
+class ProbeShapes:
+    """The shapes of a latent's streams, as text under the node."""
+
+    CATEGORY = "probe"
+    FUNCTION = "run"
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"latent": ("LATENT",)}}
+
+    def run(self, latent):
+        samples = latent["samples"]
+        streams = samples.unbind() if getattr(samples, "is_nested", False) else [samples]
+        return {"ui": {"text": [json.dumps([list(stream.shape) for stream in streams])]}}
+
+
+class ProbeTouch:
+    """Writes a file of models/checkpoints over with what it holds, once a model is loaded."""
+
+    CATEGORY = "probe"
+    FUNCTION = "run"
+    RETURN_TYPES = ("MODEL",)
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"model": ("MODEL",), "name": ("STRING", {})}}
+
+    def run(self, model, name):
+        os.utime(folder_paths.get_full_path("checkpoints", name))
+        return (model,)
+
+
+NODES = (ProbeInputs, ProbeKeep, ProbeAgain, ProbeFail, ProbeAlive, ProbeNumber, ProbeChoice, ProbeTouch, ProbeShapes)
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}

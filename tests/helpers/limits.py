@@ -32,3 +32,28 @@ def peak_bytes(*command: str | Path) -> int:
     done = subprocess.run([sys.executable, "-c", _PEAK, *map(str, command)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return int(done.stdout.splitlines()[-1].split()[1]) * 1024
+
+
+_BOUNDED = """
+import resource, sys
+from harmony_core.__main__ import main
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+import torch, harmony_core.pipeline, harmony_core.weights.convert
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[1]), used + int(sys.argv[1])))
+sys.exit(main(sys.argv[2:]))
+"""
+LONGEST_SENTENCE = 400
+"""Characters of an error, names of files in it included."""
+
+
+def refused_within(limit: int, *command: str | Path, seconds: float = 60) -> str:
+    """Run a ``harmony`` command that is to be refused, in ``limit`` bytes beyond its libraries; the sentence it ends in."""
+    words = [sys.executable, "-c", _BOUNDED, str(limit), *map(str, command)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=seconds)
+    assert done.returncode == 1, (done.returncode, done.stderr[-2000:])
+    sentence = done.stderr.strip().splitlines()
+    assert len(sentence) == 1, done.stderr
+    assert sentence[0].startswith("harmony: "), done.stderr
+    assert len(sentence[0]) <= LONGEST_SENTENCE, done.stderr
+    return sentence[0]

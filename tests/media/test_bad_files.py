@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import struct
@@ -10,10 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
-from harmony_core.media import probe, read_audio, read_image, read_video
+from harmony_core.media import Limits, probe, read_audio, read_image, read_video
 
 Encode = Callable[..., Path]
 
@@ -181,3 +183,31 @@ def test_senseless_requests_are_refused(media: dict[str, Path]):
     for request in requests:
         with pytest.raises(ValueError, match=r"(positive|from 0|at least 1|1000 to|is 'refuse'|is 'cover')"):
             request()
+
+
+def test_silence_packed_ten_thousand_times_is_refused_before_it_is_unpacked(tmp_path: Path):
+    path = tmp_path / "bomb.flac"
+    block = np.zeros((1, 8 * 65_535), np.int16)
+    with av.open(str(path), "w", format="flac") as container:
+        stream = container.add_stream("flac", rate=192_000)
+        stream.codec_context.layout, stream.codec_context.format = "7.1", "s16"
+        for number in range(530):  # three minutes
+            frame = av.AudioFrame.from_ndarray(block, format="s16", layout="7.1")
+            frame.sample_rate, frame.pts = 192_000, number * 65_535
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert path.stat().st_size < 100_000
+    assert "is over the limit of 174.76 s; read a part" in refusal(read_audio, path)
+    assert read_audio(path, seconds=1.0).waveform.shape == (1, 8, 192_000)
+    tight = Limits(sound_bytes=1 << 20)
+    assert "over the limit of 0.17 s" in refusal(lambda file: read_audio(file, seconds=1.0, limits=tight), path)
+
+
+def test_times_no_file_has_are_refused(media: dict[str, Path]):
+    for path in (media["a.mp4"], media["a.wav"]):
+        for start in (1e308, math.inf, math.nan, -1.0):
+            with pytest.raises(ValueError, match="a start is a number of seconds from 0 to 1e\\+06"):
+                read_audio(path, start=start)
+    for fps in (1e-300, 0.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="a frame rate is positive"):
+            read_video(media["a.mp4"], fps=fps)

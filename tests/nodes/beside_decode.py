@@ -16,6 +16,7 @@ import comfy.ldm.wan.vae2_2  # noqa: E402 - after the device is chosen
 import comfy.model_management  # noqa: E402
 import comfy.model_patcher  # noqa: E402
 import comfy.sd  # noqa: E402
+import comfy.taesd.taesd  # noqa: E402
 import comfy.utils  # noqa: E402
 import comfy_api.latest  # noqa: E402, F401
 import torch  # noqa: E402
@@ -119,6 +120,8 @@ def main(path: Path) -> dict:
     with memory_for(vocoder.conv_pre, 0):
         found["no_memory_for_sound"] = sentence(lambda: decode.decode(long, video, audio))
 
+    plain = comfy.sd.VAE(sd=comfy.taesd.taesd.TAESD().state_dict())
+    found["vaes_lack"] = sorted(vars(plain).keys() - (vars(video).keys() & vars(audio).keys()))
     other = stock_vae(video)
     found["stock"] = far(decode.decode(given, other, audio))
     last = other.first_stage_model.decoder.head[2]

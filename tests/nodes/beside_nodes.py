@@ -14,6 +14,7 @@ comfy.cli_args.args.cpu = True
 
 import comfy.model_patcher  # noqa: E402 - after the device is chosen
 import comfy.sample  # noqa: E402
+import comfy.sd  # noqa: E402
 import comfy_aimdo.host_buffer  # noqa: E402
 import comfy_api.latest  # noqa: E402, F401 - ComfyUI has it when it loads packs
 import torch  # noqa: E402
@@ -127,6 +128,27 @@ def estimated(loader, estimate, config, path: Path) -> dict:
     return found
 
 
+def saved_whole(loader, path: Path) -> dict:
+    """What CheckpointSave writes of a text encoder that was changed as a LoRA changes it, and of the codec beside it."""
+    patcher, clip, _, audio = loader.load_all(path)
+    changed = clip.clone()
+    key = "encoder.projection.weight"
+    changed.patcher.add_patches({key: (torch.ones_like(clip.cond_stage_model.state_dict()[key]),)})
+    saved = path.with_name("saved whole.safetensors")
+    comfy.sd.save_checkpoint(str(saved), patcher, changed, audio)
+
+    def told(one) -> torch.Tensor:
+        return one.encode_from_tokens(one.tokenize("a ball"))
+
+    again = loader.load_all(saved)
+    return {
+        "saved_text_encoder_is_the_changed_one": bool((told(changed) - told(again[1])).abs().max() < 1e-5)
+        and not torch.equal(told(clip), told(again[1])),
+        "saved_codec_is_the_connected_one": again[2] is None
+        and all(map(torch.equal, audio.get_sd().values(), again[3].get_sd().values())),
+    }
+
+
 @torch.inference_mode()
 def main(path: Path) -> dict:
     started = load_pack()
@@ -149,6 +171,7 @@ def main(path: Path) -> dict:
         "fresh_equals": all(map(torch.equal, first, sample(second, clip, empty))),
         "bfloat16_finite": all(bool(x.isfinite().all()) for x in sample(half, clip, empty)),
         "run_is_closed": closed,
+        **saved_whole(loader, path),
         **partly_loaded(lambda: loader.load_model(str(path), {}), first, clip, empty),
         **dynamic(loader, path, first, clip, empty),
         "estimated": estimated(loader, estimate, patcher.model.config, path),

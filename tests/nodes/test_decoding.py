@@ -10,6 +10,8 @@ from comfy_server import Failed
 from comfyui import run_beside_comfy
 from graphs import FRAMES, HEIGHT, WIDTH, clip_graph, node, sampled_by_stock
 
+from harmony_core.media import read_audio
+
 BLEND = 0.02
 """Tiles differ from the whole where they are blended, and hardly there: of pictures in [0, 1]."""
 
@@ -43,6 +45,10 @@ def test_a_codec_that_ran_out_of_memory_decodes_as_before(found):
     assert found["after_no_memory"] == 0
 
 
+def test_our_vaes_have_all_that_every_vae_of_comfyui_has(found):
+    assert found["vaes_lack"] == []
+
+
 def test_comfyuis_own_wan_vae_decodes_the_same_and_falls_back_to_tiles(found):
     assert found["stock"] < 1e-4
     # ComfyUI's own tiles do not know how far this codec sees, so they are near and not equal.
@@ -73,9 +79,9 @@ def test_a_batch_is_decoded_whole_or_one_clip_of_it(server):
         server.run(graph)
     whole, *parts = (server.kept(name) for name in ("all", "first", "second"))
     assert tuple(whole["images"].shape) == (2 * FRAMES, HEIGHT, WIDTH, 3)
-    assert tuple(whole["wave"].shape) == (2, 1, round(FRAMES / 24 * 16_000))
+    assert tuple(whole["wave"].shape) == (1, 1, 2 * round(FRAMES / 24 * 16_000))
     assert torch.equal(whole["images"], torch.cat([part["images"] for part in parts]))
-    assert torch.equal(whole["wave"], torch.cat([part["wave"] for part in parts]))
+    assert torch.equal(whole["wave"], torch.cat([part["wave"] for part in parts], -1))
     assert not torch.equal(parts[0]["images"], parts[1]["images"])
 
 
@@ -89,6 +95,27 @@ def test_one_clip_of_a_batch_becomes_a_video(server):
     kept = server.kept("parts of a video")
     assert kept["images"].shape[0] == FRAMES
     assert kept["wave"].shape == (1, 1, round(FRAMES / 24 * 16_000))
+
+
+def test_a_batch_becomes_one_video_that_is_heard_to_its_end(server):
+    graph = decoded(sampled_by_stock(clip_graph(), "unused"))
+    graph["latent"]["inputs"]["batch"] = 3
+    graph["video"] = node("CreateVideo", images=["clip", 0], audio=["clip", 1], fps=["clip", 2])
+    graph["save"] = node("SaveVideo", video=["video", 0], filename_prefix="three", format="auto", codec="auto")
+    graph["report"] = node("HarmonySyncReport", images=["clip", 0], audio=["clip", 1], fps=["clip", 2])
+    graph["keep clip"] = node("ProbeKeep", name="three", audio=["clip", 1])
+    told = server.run(graph)["report"]
+    (written,) = (server.base / "output").glob("three*.mp4")
+    sound = read_audio(written).waveform[0].mean(0)
+    second = 16_000 * FRAMES / 24
+    assert len(sound) == pytest.approx(3 * second, abs=1024)  # an AAC block
+    made = server.kept("three")["wave"][0, 0]
+    for part, given in zip(sound[: len(made)].chunk(3), made.chunk(3), strict=True):
+        correlation = torch.corrcoef(torch.stack([part, given[: len(part)]]))[0, 1]
+        assert correlation > 0.9  # each clip has its own sound, in its own time
+    # Its clips are still measured and played one by one.
+    assert len(told["harmony_clips"]) == 3
+    assert told["text"][0].count("Clip ") == 3
 
 
 def interrupted_node(server, number: str) -> str:

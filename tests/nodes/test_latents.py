@@ -165,6 +165,22 @@ def test_a_sound_comes_back_exactly_as_long_as_the_clip_and_untouched(server, ra
     assert torch.equal(server.kept("own sound")["wave"], wave[..., first : first + round(SECONDS * rate)])
 
 
+def test_a_sound_comes_back_for_every_clip_of_a_batch_and_drives_each_again(server):
+    graph = empty(batch=2)
+    graph["empty"] = graph.pop("latent")
+    graph["latent"] = node("HarmonyDriveWithAudio", latent=["empty", 0], audio_vae=["load", 3], audio=["inputs", 1], start=0.0)
+    graph["again"] = node("HarmonyDriveWithAudio", latent=["empty", 0], audio_vae=["load", 3], audio=["latent", 1], start=0.0)
+    graph["keep"] = node("ProbeKeep", name="for both", audio=["latent", 1], after=["latent", 0])
+    graph["keep again"] = node("ProbeKeep", name="for both again", after=["again", 0])
+    server.run(graph)
+    kept = server.kept("for both")
+    first, second = kept["wave"].chunk(2, -1)
+    assert len(kept["wave"]) == 1 and first.shape[-1] == round(SECONDS * 44_100)
+    assert torch.equal(first, second)
+    again = server.kept("for both again")["after.audio"]  # encoded as a batch: the same to rounding
+    assert (kept["after.audio"] - again).abs().max() < 1e-3
+
+
 @pytest.mark.parametrize("channels", [3, 4])
 def test_pictures_come_back_exactly_as_many_as_the_clip_has_and_untouched(server, channels):
     images = draw(20, HEIGHT, WIDTH, 3)

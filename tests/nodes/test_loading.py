@@ -26,6 +26,11 @@ def test_a_model_made_again(found, what):
     assert found[what]
 
 
+@pytest.mark.parametrize("what", ["saved_text_encoder_is_the_changed_one", "saved_codec_is_the_connected_one"])
+def test_a_checkpoint_that_comfyui_saved(found, what):
+    assert found[what]
+
+
 @pytest.mark.parametrize(
     "what",
     ["partial_is_partial", "partial_equals", "partial_equals_with_a_lora", "the_lora_changes", "partial_is_undone"],

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from harmony_core.recipes import HARMONY
+from harmony_core.types import AV
+
 NODES = Path(__file__).parents[2] / "nodes"
 FILES = sorted(NODES.glob("*.py"))
 
@@ -50,4 +53,35 @@ def test_every_node_is_in_the_category_and_named_alike():
 def test_every_node_is_listed():
     defined = {n.name for path in FILES for n in ast.parse(path.read_text()).body if isinstance(n, ast.ClassDef)}
     listed = NODES.joinpath("__init__.py").read_text().split("return [")[1]
-    assert defined - {"HarmonyExtension"} == {name.strip(" ,\n]") for name in listed.split("]")[0].split(",") if name.strip()}
+    assert defined - {"HarmonyExtension", "HarmonyNode"} == {
+        name.strip(" ,\n]") for name in listed.split("]")[0].split(",") if name.strip()
+    }
+
+
+def test_every_node_checks_what_it_is_given():
+    """See nodes/border.py."""
+    classes = [n for path in FILES for n in ast.parse(path.read_text()).body if isinstance(n, ast.ClassDef)]
+    nodes = [n for n in classes if any(isinstance(m, ast.FunctionDef) and m.name == "define_schema" for m in n.body)]
+    assert len(nodes) > 10
+    assert {n.name for n in nodes if [ast.unparse(base) for base in n.bases] != ["HarmonyNode"]} == set()
+
+
+def test_defaults_of_sampling_are_the_table_s():
+    def defaults(name: str) -> set:
+        found = [c for c in calls("Input") if c.args and ast.unparse(c.args[0]) == repr(name)]
+        return {ast.literal_eval(value) for c in found if (value := keyword(c, "default")) is not None}
+
+    trees = [ast.parse(path.read_text()) for path in FILES]
+    scales = {
+        ast.literal_eval(call.args[0]): ast.literal_eval(call.args[1])
+        for tree in trees
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "scale"
+    }
+    assert AV(scales["sync_video"], scales["sync_audio"]) == HARMONY.sync
+    assert AV(scales["text_video"], scales["text_audio"]) == HARMONY.text
+    assert defaults("steps") == {HARMONY.steps}
+    assert defaults("sampler_name") == {HARMONY.sampler, HARMONY.comfyui_sampler}
+    assert defaults("shift") == {0.0}  # the model's own:
+    settings = (NODES / "bridge" / "model.py").read_text()
+    assert f'sampling_settings = {{"shift": {HARMONY.shift}, "multiplier": 1.0}}' in settings

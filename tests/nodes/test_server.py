@@ -27,6 +27,7 @@ from standalone import far, standalone
 from harmony_core.guidance import Guidance, sync_guidance
 from harmony_core.pipeline import Pipeline
 from harmony_core.types import AV
+from harmony_core.weights.inspect import inspect
 
 NEAR = 1e-4
 NODES = Path(__file__).parents[2] / "nodes"
@@ -151,6 +152,46 @@ def test_a_model_saved_by_modelsave_gives_the_same(server):
     assert all(torch.equal(unsaved[key], saved[key]) for key in unsaved)
 
 
+def checkpoint_saved(server, graph: dict, name: str, **connected) -> str:
+    """Run a graph with CheckpointSave; the name of its file."""
+    save = node("CheckpointSave", model=["load", 0], filename_prefix=f"checkpoints/{name}", **connected)
+    server.run({**graph, "save": save})
+    (written,) = (server.base / "output" / "checkpoints").glob(f"{name}*.safetensors")
+    assert inspect(written).folder == "checkpoints"
+    return written.name
+
+
+@pytest.mark.parametrize(
+    ("stream", "codec", "kind", "decoder"), [("video", 2, "images", "VAEDecode"), ("audio", 3, "audio", "VAEDecodeAudio")]
+)
+def test_a_checkpoint_saved_by_checkpointsave_is_whole_again(server, stream, codec, kind, decoder):
+    def graph(when: str, checkpoint: str = "small.safetensors") -> dict:
+        made = sampled_by_stock(clip_graph(checkpoint=checkpoint), f"{stream} {when}")
+        made["decoded"] = node(decoder, samples=["sampled", 0], vae=["load", codec])
+        made["keep decoded"] = node("ProbeKeep", name=f"{stream} decoded {when}", **{kind: ["decoded", 0]})
+        return made
+
+    name = checkpoint_saved(server, graph("before"), stream, clip=["load", 1], vae=["load", codec])
+    server.run(graph("after", name))
+    for what in (stream, f"{stream} decoded"):
+        before, after = server.kept(f"{what} before"), server.kept(f"{what} after")
+        assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_what_checkpointsave_took_from_elsewhere_is_left_in_its_file(server):
+    graph = sampled_by_stock(clip_graph(), "with strangers")
+    graph["other"] = node("HarmonyLoadCheckpoint", checkpoint="harmony-tiny (built in)")
+    name = checkpoint_saved(server, graph, "strangers", clip=["other", 1], vae=["other", 2])
+    graph = sampled_by_stock(clip_graph(checkpoint=name), "without strangers")
+    server.run(graph)
+    before, after = server.kept("with strangers"), server.kept("without strangers")
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    graph["decoded"] = node("HarmonyDecode", latent=["sampled", 0], video_vae=["load", 2], audio_vae=["load", 3])
+    graph["keep decoded"] = node("ProbeKeep", name="unseen", images=["decoded", 0])
+    with pytest.raises(Failed, match="video_vae: there is none in this checkpoint"):
+        server.run(graph)
+
+
 def test_the_built_in_checkpoint(server):
     graph = clip_graph(checkpoint="harmony-tiny (built in)")
     graph["latent"]["inputs"] |= {"seconds": 1.0417, "width": 64, "height": 64}
@@ -169,17 +210,33 @@ def test_stock_nodes_decode_and_encode_too(server):
     graph["ours"] = node("HarmonyDecode", latent=["sampled", 0], video_vae=["load", 2], audio_vae=["load", 3])
     graph["pictures"] = node("VAEDecode", samples=["sampled", 0], vae=["load", 2])
     graph["sound"] = node("VAEDecodeAudio", samples=["sampled", 0], vae=["load", 3])
+    graph["sound too"] = node("LTXVAudioVAEDecode", samples=["sampled", 0], audio_vae=["load", 3])
+    graph["heard again"] = node("LTXVAudioVAEEncode", audio=["sound too", 0], audio_vae=["load", 3])
+    graph["fourth"] = node("VAEDecodeAudio", samples=["heard again", 0], vae=["load", 3])
     graph["again"] = node("VAEEncode", pixels=["pictures", 0], vae=["load", 2])
     graph["third"] = node("VAEDecode", samples=["again", 0], vae=["load", 2])
     graph["keep"] = node("ProbeKeep", name="ours", images=["ours", 0], audio=["ours", 1])
     graph["keep stock"] = node("ProbeKeep", name="stock", images=["pictures", 0], audio=["sound", 0])
-    graph["keep third"] = node("ProbeKeep", name="third", images=["third", 0])
+    graph["keep third"] = node("ProbeKeep", name="third", images=["third", 0], audio=["sound too", 0])
+    graph["keep fourth"] = node("ProbeKeep", name="fourth", audio=["fourth", 0])
     server.run(graph)
     ours, stock = server.kept("ours"), server.kept("stock")
     assert torch.equal(ours["images"], stock["images"])
     assert tuple(ours["images"].shape) == (FRAMES, HEIGHT, WIDTH, 3)
     assert ours["wave"].shape[-1] == round(FRAMES / 24 * 16_000)
-    assert server.kept("third")["images"].shape == ours["images"].shape
+    third = server.kept("third")
+    assert third["images"].shape == ours["images"].shape
+    assert torch.equal(third["wave"][..., : ours["wave"].shape[-1]], ours["wave"])
+    assert server.kept("fourth")["wave"].shape == third["wave"].shape
+
+
+def test_a_stock_node_for_another_kind_of_sound_latent_is_told_so(server):
+    graph = clip_graph()
+    graph["sound"] = node("LTXVEmptyLatentAudio", frames_number=13, frame_rate=24.0, batch_size=1, audio_vae=["load", 3])
+    graph["keep"] = node("VAEDecodeAudio", samples=["sound", 0], vae=["load", 3])
+    graph["save"] = node("PreviewAudio", audio=["keep", 0])
+    with pytest.raises(Failed, match="audio_vae: its latents have no bins of frequency; take Empty Harmony Latent"):
+        server.run(graph)
 
 
 def test_a_batch_has_the_clips_of_following_seeds(server, pipeline, inputs):

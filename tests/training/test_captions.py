@@ -99,7 +99,7 @@ def make(make_run):
     """A run of a model of ``CONFIGS``."""
 
     def run(config: HarmonyConfig, cache: LatentCache, objective=None, **changes) -> ModelRun:
-        reference = "none" if config.one_prompt else "same_clip"
+        reference = "none" if config.one_prompt else "same_speaker"
         objective = objective or ObjectiveConfig(reference=reference, reference_seconds=(0.05, 0.2), caption_drop=0.3)
         base = make_run(objective=objective, **changes)
         data = dataclasses.replace(base.data, cache=str(cache.folder))

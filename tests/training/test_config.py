@@ -1,4 +1,5 @@
 import dataclasses
+import os
 import re
 from pathlib import Path
 
@@ -121,3 +122,60 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
 def test_committed_configs_are_read(path):
     assert read_config(path).run.output
+
+
+HOSTILE = {
+    "no number": "kind: !!int ''",
+    "no truth": "kind: !!bool x",
+    "no time": "kind: !!timestamp x",
+    "no float": "kind: !!float ''",
+    "no binary": "kind: !!binary '\u00e9'",
+    "a number of many digits": "kind: 0x" + "f" * 20_000,
+    "a key that is a list": "{[a]: 1}",
+    "keys that are no texts": "kind: model\n1: 2\nnull: 3\n2020-01-01: 4",
+    "a nest": "[" * 50_000,
+    "half a character": 'kind: "\\ud800"',
+    "aliases of aliases": "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+    + "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 10)}]\n" for n in range(9))
+    + "kind: model\nrun: *a9",
+    "merges of merges": "a0: &a0 {k: v}\n"
+    + "".join(f"a{n + 1}: &a{n + 1} {{<<: [{', '.join([f'*a{n}'] * 10)}]}}\n" for n in range(9))
+    + "kind: model",
+    "a table that holds itself": "&a {kind: *a}",
+    "60,000 keys": "".join(f"k{n}: 1\n" for n in range(60_000)),
+    "10,000 keys": "".join(f"k{n}: 1\n" for n in range(10_000)),
+    "4,000 unknown keys": TEXT + "".join(f"k{n}: 1\n" for n in range(4_000)),
+    "a long key": f"? {'k' * 100_000}\n: 1",
+    "a long value": f"kind: {'k' * 100_000}",
+    "many layers": TEXT.replace("dim: 96,", "layers: 1000000, dim: 96,").replace(
+        "interaction:", "audio: {layers: 1000000}, interaction:"
+    ),
+    "a large batch": TEXT.replace("batch: 8", "batch: 100000000000"),
+    "threads": TEXT.replace("threads: 1", "threads: 99999999"),
+    "many clips in memory": TEXT.replace("cache: cache", "cache: cache, shard_clips: 99999999999"),
+    "frames": TEXT.replace("stages:", "data: {folder: a, cache: b, fps: 1.0e-300}\nstages:").replace(
+        "data: {folder: data, cache: cache}\n", ""
+    ),
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_file_is_one_short_sentence(tmp_path, text):
+    path = write(tmp_path, text)
+    with pytest.raises(ValueError, match=r"run\.yaml|fps") as refusal:
+        read_config(path).data.spec()
+    assert len(str(refusal.value)) < 400
+    assert "\n" not in str(refusal.value)
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "run.yaml")
+    for path in (tmp_path / "run.yaml", Path("/dev/zero"), tmp_path, tmp_path / ("n" * 300), tmp_path / "a\0b"):
+        with pytest.raises(ValueError, match="cannot read"):
+            read_config(path)
+
+
+def test_aliases_are_fine_where_they_save_a_few_lines(tmp_path):
+    text = TEXT.replace("optimizer: {lr: 1e-3}", "optimizer: &o {lr: 1e-3}") + "  - {name: more, steps: 1, optimizer: *o}\n"
+    first, second = read_config(write(tmp_path, text)).stages
+    assert first.optimizer == second.optimizer

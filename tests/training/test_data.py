@@ -122,6 +122,13 @@ def test_every_third_null_pair_is_even_grey(tmp_path, codecs):
     assert [torch.allclose(video, grey, atol=2e-3) for video in cache.latents([3, 4, 5]).video] == [False, False, True]
 
 
+def test_a_still_keeps_the_reference_of_its_clip(tmp_path, codecs):
+    """As SyncCFG's anchors do; else silence would be learnt from a silent reference."""
+    cache = build_cache(Made(), tmp_path / "c", *codecs, null_pairs=1.0)
+    assert torch.equal(cache.loose(4, "reference"), cache.loose(1, "reference"))
+    assert [cache.reference(n, 0) is None for n in range(6)] == [False] * 6  # the speaker is Ann in all of them
+
+
 def test_a_fingerprint_knows_every_weight(codecs):
     before = fingerprint(*codecs)
     weight = codecs[1].vocoder.conv_post.bias

@@ -8,8 +8,10 @@ from small import small_model
 from harmony_core.conditioning import Conditioning
 from harmony_core.encoders.symbols import FILLER
 from harmony_core.flow import mix
+from harmony_core.training.cache import LatentCache
 from harmony_core.training.config import ObjectiveConfig, TimeConfig
 from harmony_core.training.objective import Objective
+from harmony_core.training.store import Entry, writing
 from harmony_core.training.tasks import draw_batch, draw_time
 from harmony_core.types import AV, Modality
 
@@ -37,6 +39,7 @@ def test_synergy_is_the_paper_s_sum_computed_by_hand(draw, objective):
         audio_caption=model.encode_captions(batch.captions.audio),
         transcript=batch.transcript,
         reference=batch.reference,
+        has_reference=batch.has_reference,
         dropped=batch.dropped,
     )
     context = model.prepare(told, 6)
@@ -136,23 +139,62 @@ def test_a_reference_is_of_the_speaker_but_of_another_clip(draw, cache):
     for row, name in enumerate(batch.names):
         clip = by_name[name]
         speaker = cache.entries[clip].speaker
-        # Where its reference may come from: its own file, others of the speaker, or itself where nobody else is known.
-        places = [n for n, e in enumerate(cache.entries) if e.speaker == speaker and speaker and n != clip] or [clip]
+        # Where its reference may come from: its own file, or others of the speaker.
+        places = [n for n, e in enumerate(cache.entries) if e.speaker == speaker and speaker and n != clip]
+        assert bool(batch.has_reference[row]) == bool(places or clip == 3)
+        if not batch.has_reference[row]:
+            continue
         whole = [cache.loose(3, "reference").float()] if clip == 3 else [cache.row(n, "audio").float() for n in places]
         windows = [w.unfold(1, batch.reference.shape[2], 1) for w in whole]
         assert any((w == batch.reference[row][:, None]).all(0).all(-1).any() for w in windows), name
 
 
 def test_same_clip_references_are_cut_from_the_clip(draw, cache):
-    batch = draw(reference="same_clip", no_reference=0.0, batch=5)
+    batch = draw(reference="same_clip", streams="audio", no_reference=0.0, batch=5)
+    assert batch.has_reference.all()
     for row in range(5):
         windows = batch.data.audio[row].unfold(1, batch.reference.shape[2], 1)
         assert (windows == batch.reference[row][:, None]).all(0).all(-1).any()
 
 
-def test_some_batches_have_no_reference(draw):
-    absent = sum(draw(step, batch=1, no_reference=0.25).reference is None for step in range(200))
-    assert 25 < absent < 80
+def test_references_are_left_out_clip_by_clip(draw):
+    some = [draw(step, batch=4, no_reference=0.25, reference="same_clip", streams="audio").has_reference for step in range(100)]
+    has = torch.stack(some)
+    assert 250 < has.sum() < 350
+    assert not has.all(1).all()
+    assert has.any(1).sum() > 90
+
+
+def test_no_reference_shares_a_sample_with_its_target(tmp_path, model_config, cache):
+    """Clips of a speaker, of a source of sound, of neither, with a recording beside them; and stills made of them."""
+    kinds = [{"speaker": "ann"}, {"sound_source": "glass"}, {}, {"speaker": "bob", "sound_source": "glass"}]
+    with writing(tmp_path / "c", kind="latents", spec=cache.spec) as writer:
+        for n in range(40):
+            # Every latent is another number, so that a shared one is seen; a still is silent.
+            still, steps = n % 10 == 9, torch.arange(1.0, cache.spec.audio_latents + 1)
+            audio = (torch.zeros_like(steps) if still else n * 100 + steps).expand(20, -1)
+            entry = Entry(file=f"{n - 9 if still else n}.mp4", null=still, **kinds[n % 4])
+            loose = {"reference": torch.full((20, 6), -1.0 - n)} if n % 8 == 3 else {}
+            writer.add(entry, {"video": torch.zeros(cache.spec.video_shape()[1:]), "audio": audio.contiguous()}, loose)
+    made = LatentCache(tmp_path / "c")
+    drawn = 0
+    for step in range(70):
+        config = ObjectiveConfig(reference_seconds=(0.05, 0.3), no_reference=0.0)
+        batch = draw_batch(made, model_config, config, step=step, batch=20, seed=1)
+        for row in torch.nonzero(batch.has_reference).flatten().tolist():
+            reference = batch.reference[row, 0]
+            assert not torch.isin(reference, batch.data.audio[row, 0]).any(), batch.names[row]
+            assert reference.abs().sum() > 0
+            drawn += 1
+    assert drawn > 1000
+    unknown = [n for n, entry in enumerate(made.entries) if not entry.speaker and not entry.sound_source]
+    assert unknown
+    assert all(made.reference(n, pick) is None for n in unknown for pick in range(3))
+
+
+def test_a_part_of_the_target_is_a_reference_of_the_audio_branch_alone_only():
+    with pytest.raises(ValueError, match=r"objective.reference: same_clip hands the model a part of what it is to make"):
+        ObjectiveConfig(reference="same_clip")
 
 
 def test_a_knob_leaves_the_other_draws_as_they_were(draw):

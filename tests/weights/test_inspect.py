@@ -344,6 +344,21 @@ def test_models_of_no_use_here_are_named(tmp_path):
         assert (found.kind, found.what, found.notes) == ("other", what, ("not usable here",))
 
 
+def test_what_comfyuis_nodes_save_of_ours_is_told_apart(tmp_path):
+    keys = {"model": "model.diffusion_model.video.head", "text": "cond_stage_model.encoder.x", "vae": "first_stage_model.codec"}
+
+    def written(*parts: str):
+        tensors = {keys.get(part, part): torch.zeros(1) for part in ("harmony.metadata", *parts)}
+        save_file(tensors, tmp_path / "saved.safetensors")
+        return inspect(tmp_path / "saved.safetensors")
+
+    assert written("model").folder == "diffusion_models"
+    for parts in (("model", "vae"), ("model", "text"), ("model", "text", "vae")):
+        assert (written(*parts).folder, "Save Checkpoint" in written(*parts).what) == ("checkpoints", True)
+    codec = written("codec.x")  # Save VAE
+    assert (codec.kind, codec.folder, codec.purpose) == ("other", "", "")
+
+
 def test_what_harmony_stores_in_eight_bits_is_said(tmp_path):
     config = small_config()
     shapes = layouts.of(small_model())

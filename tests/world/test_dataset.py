@@ -98,6 +98,13 @@ def test_the_reference_says_other_words_in_the_same_voice():
     assert made.reference.std() > 0.02
 
 
+def test_the_source_of_a_sound_is_what_strikes():
+    impact, talk, still = (make_clip(Recipe(kind=kind, seed=3)) for kind in ("impact", "talk", "still"))
+    assert impact.sound_source == ", ".join(sorted({event.material for event in impact.events}))
+    assert impact.sound_source
+    assert talk.sound_source == still.sound_source == ""
+
+
 def test_the_mouth_is_shut_for_m_b_and_p_and_in_silence():
     for seed in range(12):
         made = clip("talk", seed)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from ...guidance import Guidance, sync_guidance
 from ...pipeline import Schedule
+from ...recipes import HARMONY
 from ...types import AV, Modality
 from ...world.clip import Kind, Split, clip_spec
 from ...world.dataset import TEST_SEEDS, Voices
@@ -141,8 +142,8 @@ class Plan:
     batch: int = 16
     split: Split = "easy"
     seed: int = 0
-    schedule: Schedule = field(default_factory=lambda: Schedule(steps=24, shift=3.0))
-    sync_scale: AV[float] = field(default_factory=lambda: AV(3.0, 2.0))
+    schedule: Schedule = field(default_factory=Schedule)
+    sync_scale: AV[float] = HARMONY.sync
     driven_sync: bool = False
 
     def __post_init__(self) -> None:

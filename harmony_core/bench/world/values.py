@@ -7,6 +7,7 @@ cell that serves maps best, are of clips of the same part.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,14 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from ...atomic import replacing
+from ...inputs import named, read_text
 from ...world.clip import Kind
 from ...world.evaluation import Figures
 from ...world.metrics import Fractions, intervals
-from .record import figures_of
+from .plan import FLOOR, HEADLINE, ROWS, TRUTH
+from .record import figures_of, is_judged
 
 Values = dict[str, dict[str, list[Fractions]]]
 """By kind (or ``anchors``) and row, clip by clip."""
 
+_MOST = 1 << 31
+LARGEST_PART = 1 << 28
+"""Bytes of such a file."""
 _OF_A_PART = {"first", "clips", "first_seed", "ranges", "batch", "device", "versions", "seconds", "wall_seconds"}
 
 
@@ -53,14 +59,35 @@ def read_part(path: Path) -> Part:
     Raises:
         ValueError: the file is missing or holds something else.
     """
+    text = read_text(path, most=LARGEST_PART)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(text)
         values = {kind: {row: _clips(columns) for row, columns in rows.items()} for kind, rows in record["values"].items()}
-        return Part(dict(record["meta"]), values)
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} holds no values of clips, as evaluate --values writes them") from error
+        part = Part(dict(record["meta"]), values)
+        _check(part)
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise ValueError(f"{named(path)} holds no values of clips, as evaluate --values writes them") from error
+    return part
+
+
+def _check(part: Part) -> None:
+    """Whether it can be summed and shown.
+
+    Raises:
+        ValueError: it lacks something, or has something else in its place.
+    """
+    numbers = [part.meta[name] for name in ("first", "clips", "seed", "steps")]
+    texts = [part.meta[name] for name in ("split", "sampler")]
+    if not all(type(number) is int and 0 <= number < _MOST for number in numbers) or not all(isinstance(t, str) for t in texts):
+        raise ValueError(part.meta)
+    for kind, rows in part.values.items():
+        if kind == "anchors":
+            continue
+        judged = {other for row in rows if is_judged(row) for other in (FLOOR[ROWS[row].voices], TRUTH[ROWS[row].voices])}
+        if kind not in HEADLINE or not set(rows) <= set(ROWS) or not judged <= set(rows):
+            raise ValueError(kind)
+        if len({len(clips) for clips in rows.values()}) > 1:
+            raise ValueError(kind)
 
 
 def merge(parts: Sequence[Part]) -> Part:
@@ -115,4 +142,6 @@ def _clips(columns: Mapping[str, Sequence[Sequence[float] | None]]) -> list[Frac
             if fraction is not None:
                 top, bottom = fraction
                 clip[name] = float(top), float(bottom)
+                if not all(map(math.isfinite, clip[name])):
+                    raise ValueError(name)
     return clips
