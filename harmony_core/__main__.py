@@ -16,7 +16,20 @@ from .cli.numbers import Parser
 from .inputs import named, reason
 from .shown import shown
 
-COMMANDS = ("assemble", "bench", "convert", "demo", "evaluate", "generate", "inspect", "plan", "roundtrip", "train", "world")
+COMMANDS = (
+    "assemble",
+    "bench",
+    "benchmark",
+    "convert",
+    "demo",
+    "evaluate",
+    "generate",
+    "inspect",
+    "plan",
+    "roundtrip",
+    "train",
+    "world",
+)
 INTERRUPTED = 130
 """Exit status of a command that was stopped by Ctrl-C, as shells have it."""
 TERMINATED = 143

@@ -8,7 +8,7 @@ device, else in host memory, else not at all, and then the driver is run again a
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -74,6 +74,7 @@ class DriverCache:
         self._device = device
         self._budget = self._left = budget or MemoryBudget.of(device)
         self._kept: dict[Hashable, _Kept | None] = {}
+        self._taken: dict[Hashable, MemoryBudget] = {}
 
     def get(self, key: Hashable, read: Read) -> DriverMemory | None:
         """The memory of a driver, computed at the first call.
@@ -86,8 +87,21 @@ class DriverCache:
             Its memory, or None where the budget does not hold it: then the caller runs the driver along.
         """
         if key not in self._kept:
+            before = self._left
             self._kept[key] = self._fill(read)
+            self._taken[key] = MemoryBudget(before.device - self._left.device, before.host - self._left.host)
         return self._kept[key]
+
+    def drop(self, key: Hashable) -> None:
+        """Let go of one driver, if it is kept; what it took is free for others."""
+        if self._kept.pop(key, None) is not None:
+            taken = self._taken[key]
+            self._left = MemoryBudget(self._left.device + taken.device, self._left.host + taken.host)
+        self._taken.pop(key, None)
+
+    def __iter__(self) -> Iterator[Hashable]:
+        """The keys of drivers that were asked for."""
+        return iter(tuple(self._kept))
 
     @property
     def bytes_left(self) -> MemoryBudget:
@@ -97,6 +111,7 @@ class DriverCache:
     def clear(self) -> None:
         """Let go of everything."""
         self._kept.clear()
+        self._taken.clear()
         self._left = self._budget
 
     def _fill(self, read: Read) -> _Kept | None:

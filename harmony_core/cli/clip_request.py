@@ -245,7 +245,7 @@ def _files(args: argparse.Namespace) -> tuple[ClipFiles, ...]:
     files = tuple(
         ClipFiles.named(args.out, number=number, sound_map=args.sound_map, latents=args.save_latents) for number in numbers
     )
-    for folder in {path.parent for path in files[0].all()}:
+    for folder in dict.fromkeys(path.parent for path in files[0].all()):
         _check_folder(folder)
     given = [path for path in (args.voice, args.image, args.audio, args.video) if path is not None]
     given += [parse_lora(text)[0] for text in args.lora]

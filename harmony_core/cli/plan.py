@@ -50,6 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the model's weights (default: the checkpoint's; bfloat16 for a preset)",
     )
     parser.add_argument("--tflops", type=float, metavar="N", help="10^12 operations a second, instead of measuring --device")
+    parser.add_argument(
+        "--training", metavar="CONFIG", help="what a training takes instead, on 1 to 8 GPUs: a model's YAML file in configs/"
+    )
     parser.add_argument("--json", action="store_true", help="print everything as JSON, bytes and seconds")
 
 
@@ -62,6 +65,10 @@ def run(args: argparse.Namespace) -> None:
     from ..plan.rate import Rate, measure_rate
     from ..runtime import usable_device
 
+    if args.training is not None:
+        found = _training(args.training)
+        print(json.dumps(found, indent=2) if args.json else "\n".join(_training_lines(found)))
+        return
     _check(args)
     given = None if args.tflops is None else Rate.given(args.tflops)
     device = usable_device(args.device)
@@ -69,6 +76,35 @@ def run(args: argparse.Namespace) -> None:
     rate = given or measure_rate(device, _computed(device, dtype))
     plan = _plan(what, job, dtype, steps, rate)
     print(json.dumps(plan, indent=2, ensure_ascii=False) if args.json else "\n".join(_lines(plan)))
+
+
+def _training(path: str) -> dict[str, Any]:
+    """Memory of a training, in bytes."""
+    from ..plan.training import PROCESSES, training_memory
+    from ..training.config import ModelRun, read_config
+
+    config = read_config(path)
+    if not isinstance(config, ModelRun):
+        raise ValueError(f"--training: {path} trains a codec, which takes little; give the config of a model")
+    spec, longest = config.data.spec(config.model), max(stage.objective.reference_seconds[1] for stage in config.stages)
+    prefix = round(longest * config.model.grid.audio_rate)
+    counted = {n: training_memory(config.model, spec, n, prefix=prefix) for n in PROCESSES}
+    return {
+        "config": path,
+        "clip": {"frames": spec.frames, "width": spec.width, "height": spec.height},
+        "tokens": spec.video_tokens + spec.audio_latents + prefix,
+        "gpus": {str(n): {**vars(memory), "together": memory.together} for n, memory in counted.items()},
+    }
+
+
+def _training_lines(found: dict[str, Any]) -> Iterator[str]:
+    clip = found["clip"]
+    yield f"training {found['config']}, one clip of {clip['frames']} frames of {clip['width']} x {clip['height']} a GPU"
+    yield "GB on each GPU (10^9 bytes), with sharding: fsdp, bfloat16: true and gradient_checkpointing: true"
+    yield f"{'GPUs':>6}{'its parts':>12}{'gathered':>12}{'activations':>14}{'together':>12}"
+    for count, memory in found["gpus"].items():
+        parts, gathered, activations, together = (memory[k] / 1e9 for k in ("parts", "gathered", "activations", "together"))
+        yield f"{count:>6}{parts:>12.1f}{gathered:>12.1f}{activations:>14.1f}{together:>12.1f}"
 
 
 def _check(args: argparse.Namespace) -> None:

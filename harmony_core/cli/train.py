@@ -36,17 +36,16 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ValueError: something is wrong with the config, the data, the codecs or the run's folder.
     """
-    from ..runtime import usable_device
     from ..training.alone import alone
     from ..training.config import read_config
     from ..training.distributed import connected
 
     config = read_config(args.config)
-    usable_device(config.run.device, "the config's device")
-    with connected(config.run.device) as world, alone(config.run.output, first=world.first, resume=args.resume):
-        if world.first:
-            _make_world(config)
-        world.barrier()
+    with (
+        connected(config.run.device, timeout_minutes=config.run.timeout_minutes) as world,
+        alone(config.run.output, first=world.first, resume=args.resume),
+    ):
+        _make_world(config, world)
         if config.kind == "model":
             path = _train_model(config, world, resume=args.resume)
         else:
@@ -55,15 +54,15 @@ def run(args: argparse.Namespace) -> None:
             print(f"wrote {path}")
 
 
-def _make_world(config: AnyRun) -> None:
-    """The data set of small-world clips that the config describes, if it is not there."""
+def _make_world(config: AnyRun, world: World) -> None:
+    """The data set of small-world clips that the config describes, if it is not there; each process makes a part of it."""
     from ..training.data import Clip, pack
     from ..training.store import Entry
     from ..world.clip import KINDS, WorldClip, clip_spec
     from ..world.dataset import dataset, recipes
 
     data = config.data
-    if data.world is None or exists(Path(data.folder)):
+    if data.world is None or data.folder is None or world.all(exists(Path(data.folder)))[0]:
         return
 
     def pair(clip: WorldClip) -> tuple[Entry, Clip]:
@@ -81,9 +80,16 @@ def _make_world(config: AnyRun) -> None:
 
     mix = dict(zip(KINDS, data.world.mix, strict=True))
     wanted = recipes(data.world.clips, first_seed=data.world.first_seed, mix=mix, split=data.world.split)
-    clips = map(pair, dataset(wanted))
-    line = ProgressLine("making clips")
-    pack(clips, clip_spec(data.world.split), data.folder, total=len(wanted), shard_clips=data.shard_clips, progress=line)
+    begin, end = world.rows(len(wanted))
+    pack(
+        map(pair, dataset(wanted[begin:end])),
+        clip_spec(data.world.split),
+        data.folder,
+        total=end - begin,
+        shard_clips=data.shard_clips,
+        world=world,
+        progress=ProgressLine("making clips", shown=world.first),
+    )
 
 
 def _train_codec(config: AnyRun, world: World, *, resume: bool) -> Path:
@@ -102,11 +108,12 @@ def _train_model(config: ModelRun, world: World, *, resume: bool) -> Path:
 
     from ..runtime import Runtime
     from ..training.codec_files import codec_tensors, load_sound_codec, load_video_codec
-    from ..training.model import train_model
+    from ..training.model import check_parts, train_model
     from ..training.samples import sampler
     from ..weights.checkpoint import CodecConfigs
     from ..weights.trained import clip_metadata
 
+    check_parts(config)
     runtime = Runtime(device=config.run.device)
     sound = load_sound_codec(config.audio_codec, runtime, vocoder=config.vocoder)
     codecs = load_video_codec(config.video_codec, runtime), sound
@@ -125,16 +132,23 @@ def _train_model(config: ModelRun, world: World, *, resume: bool) -> Path:
 
 
 def _packed(config: AnyRun, world: World) -> PackedClips:
-    """Packed clips: the data set itself, or made of it once, by the first process."""
+    """Packed clips: the data set itself, or made of it once, by all processes."""
     from ..training.data import PackedClips, open_source, pack_clips
     from ..training.store import INDEX
 
-    spec, folder, cache = config.data.spec(), Path(config.data.folder), Path(config.data.cache)
+    ((part, cache),) = config.data.parts()
+    spec, folder = config.data.spec(), Path(part.folder)
     if not is_file(folder / INDEX):
-        if world.first and not exists(cache):
-            source = open_source(folder, spec)
-            pack_clips(source, cache, shard_clips=config.data.shard_clips, progress=ProgressLine("reading clips"))
-        world.barrier()
+        if not world.all(exists(cache))[0]:
+            source = open_source(folder, spec, segments=config.data.segments, stride=config.data.stride)
+            pack_clips(
+                source,
+                cache,
+                pictures=config.kind == "codecs-video",
+                shard_clips=config.data.shard_clips,
+                world=world,
+                progress=ProgressLine("reading clips", shown=world.first),
+            )
         folder = cache
     packed = open_source(folder, spec)
     if not isinstance(packed, PackedClips):
@@ -143,26 +157,35 @@ def _packed(config: AnyRun, world: World) -> PackedClips:
 
 
 def _cached(config: ModelRun, world: World, video_codec: VideoVAE, audio_codec: AudioCodec) -> LatentCache:
-    """Latents of the data set, and captions where the model has no encoder for them, made once, by the first process."""
+    """Latents of the data set, and captions where the model has no encoder for them, made once, by all processes."""
     from ..training.cache import LatentCache, build_cache, fingerprint
     from ..training.captions import check_captions, load_caption_encoder
     from ..training.data import open_source
 
-    data = config.data
-    text = config.text_encoder
-    if world.first and not exists(Path(data.cache)):
-        build_cache(
-            open_source(data.folder, data.spec(config.model)),
-            data.cache,
-            video_codec,
-            audio_codec,
-            captions=None if text is None else load_caption_encoder(text, config.model, config.run.device),
-            null_pairs=data.null_pairs,
-            shard_clips=data.shard_clips,
-            progress=ProgressLine("encoding clips"),
-        )
-    world.barrier()
-    cache = LatentCache(data.cache)
+    data, text = config.data, config.text_encoder
+    parts = [(Path(source.folder), folder) for source, folder in data.parts()]
+    there = world.all([exists(made) for _, made in parts])[0]
+    missing = [part for part, done in zip(parts, there, strict=True) if not done]
+    if missing:
+        specs = data.specs(config.model)
+        # All are opened first: what is wrong with a manifest is said before the hours of encoding.
+        sources = [open_source(f, specs[0], specs=specs, segments=data.segments, stride=data.stride) for f, _ in missing]
+        captions = None if text is None else load_caption_encoder(text, config.model, config.run.device)
+        for source, (folder, made) in zip(sources, missing, strict=True):
+            line = "encoding clips" if len(parts) == 1 else f"encoding clips of {folder.name}"
+            build_cache(
+                source,
+                made,
+                video_codec,
+                audio_codec,
+                captions=captions,
+                null_pairs=data.null_pairs,
+                sound_alone=any(stage.objective.streams == "audio" for stage in config.stages),
+                shard_clips=data.shard_clips,
+                world=world,
+                progress=ProgressLine(line, shown=world.first),
+            )
+    cache = LatentCache(*(made for _, made in parts))
     if cache.made_with != fingerprint(video_codec, audio_codec):
         raise ValueError(
             f"the latents in {named(data.cache)} were made with other codecs; remove the folder to make them again"

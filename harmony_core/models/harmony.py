@@ -103,7 +103,8 @@ class _Pass:
 
     Attributes:
         exchanges: tables and recorder by target; None where nothing is read.
-        readers: the targets something is read for.
+        readers: the targets something is read for, in the order of :class:`Modality`: where weights are gathered layer by
+            layer, all processes have to come to the layers in one order, and a set's differs from process to process.
         prefix_tokens: of the audio stream, present or not.
         given: memory of an absent source, kept earlier.
         keep: told what is read, layer by layer, for an absent target.
@@ -111,7 +112,7 @@ class _Pass:
     """
 
     exchanges: AV[Exchange] | None
-    readers: frozenset[Modality]
+    readers: tuple[Modality, ...]
     prefix_tokens: int
     given: DriverMemory | None = None
     keep: Callable[[int, str, Memory], None] | None = None
@@ -254,11 +255,10 @@ class Harmony(nn.Module):
         if latents.video.shape[0] != latents.audio.shape[0]:
             raise ValueError(f"video has a batch of {latents.video.shape[0]}, audio of {latents.audio.shape[0]}")
         streams: Streams = {m: self._begin(m, latents[m], times[m], context) for m in Modality}
-        readers = set(Modality) if interact else set()
-        if driver is not None and self.config.driver_isolation:
-            readers.discard(driver)
+        isolated = driver if self.config.driver_isolation else None
+        readers = tuple(m for m in Modality if interact and m is not isolated)
         lengths = AV.of(lambda m: streams[m].layout.frames)
-        work = self._pass(lengths, latents.video.device, fps, context, frozenset(readers), recorder)
+        work = self._pass(lengths, latents.video.device, fps, context, readers, recorder)
         if recorder is not None:
             recorder.set_size(streams[Modality.VIDEO].layout.height, streams[Modality.VIDEO].layout.width)
         streams = self._run(streams, replace(work, skip_layers=skip_layers))
@@ -269,7 +269,7 @@ class Harmony(nn.Module):
     ) -> Tensor:
         """One stream's velocity with the interaction cut; arguments as in :meth:`forward`."""
         stream = self._begin(modality, latent, t, context)
-        work = _Pass(exchanges=None, readers=frozenset(), prefix_tokens=context.prefix_tokens, skip_layers=skip_layers)
+        work = _Pass(exchanges=None, readers=(), prefix_tokens=context.prefix_tokens, skip_layers=skip_layers)
         return self.branch(modality).finish(self._run({modality: stream}, work)[modality])
 
     def read_driver(
@@ -297,7 +297,7 @@ class Harmony(nn.Module):
         assert self.config.driver_isolation, "a driver that reads what it drives is not constant"
         stream = self._begin(driver, latent, latent.new_zeros(latent.shape[0], 1), context)
         lengths = AV.both(other_length).replace(driver, stream.layout.frames)
-        work = self._pass(lengths, latent.device, fps, context, frozenset({driver.other}))
+        work = self._pass(lengths, latent.device, fps, context, (driver.other,))
         self._run({driver: stream}, replace(work, keep=keep, skip_layers=skip_layers))
 
     def forward_driven(
@@ -328,7 +328,7 @@ class Harmony(nn.Module):
         """
         stream = self._begin(target, latent, t, context)
         lengths = AV.both(driver_length).replace(target, stream.layout.frames)
-        work = self._pass(lengths, latent.device, fps, context, frozenset({target}), recorder)
+        work = self._pass(lengths, latent.device, fps, context, (target,), recorder)
         streams = self._run({target: stream}, replace(work, given=memory, skip_layers=skip_layers))
         return self.branch(target).finish(streams[target])
 
@@ -407,7 +407,7 @@ class Harmony(nn.Module):
         device: torch.device,
         fps: float | None,
         context: Context,
-        readers: frozenset[Modality],
+        readers: tuple[Modality, ...],
         recorder: SoundMapRecorder | None = None,
     ) -> _Pass:
         fps = self.config.fps if fps is None else fps

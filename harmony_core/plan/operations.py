@@ -164,7 +164,7 @@ def operations_of(
     total = Operations()
     for one in passes:
         layers = config.video.layers - one.left_out
-        for m in one.streams:
+        for m in (m for m in Modality if m in one.streams):
             total += _branch(config, spec, m, prefix, layers, clean=m in one.clean, asked=m not in one.unasked)
         for target in Modality:
             reads, writes = target in one.reads, target in one.writes

@@ -28,7 +28,7 @@ from ..types import AV, Modality
 from ..weights.files import shard_names
 from ..weights.umt5 import load_text_encoder
 from .cache import LatentCache
-from .store import Captions, Entry
+from .store import Captions, Entry, UnusableText
 
 STORED = torch.bfloat16  # umT5 is computed in it
 _PROMPT, _EMPTY_PROMPT = "prompt", "empty_prompt"
@@ -59,13 +59,13 @@ class CaptionEncoder:
         """Refuse texts that make no prompt, before anything is encoded.
 
         Raises:
-            ValueError: the message names the clip.
+            UnusableText: the message names the clip.
         """
         for entry in entries:
             try:
                 prompts_of(entry, self.config)
             except ValueError as error:  # noqa: PERF203 - once a data set
-                raise ValueError(f"clip {entry.file}: {error}") from error
+                raise UnusableText(f"clip {entry.file}: {error}") from error
 
     def tokens(self, entry: Entry, *, first: bool) -> dict[str, Tensor]:
         """What is stored with a clip, (n, text_dim) each.
@@ -75,7 +75,8 @@ class CaptionEncoder:
             first: whether it is the first of its store.
 
         Raises:
-            ValueError: a text is longer than the model reads; the message names the clip.
+            UnusableText: a text is longer than the model reads; the message names the clip.
+            ValueError: the encoder's values are not finite.
         """
         prompts = prompts_of(entry, self.config)
         if self.config.one_prompt:
@@ -87,7 +88,7 @@ class CaptionEncoder:
         for name, value in found.items():
             if len(value) > longest:
                 what = name.replace("_", " ")
-                raise ValueError(f"clip {entry.file}: its {what} has {len(value)} tokens, the model reads {longest}")
+                raise UnusableText(f"clip {entry.file}: its {what} has {len(value)} tokens, the model reads {longest}")
             if not value.isfinite().all():
                 raise ValueError(f"clip {entry.file}: the text encoder gives values that are not finite; look at its file")
         return found

@@ -14,7 +14,7 @@ mean is next to nothing and whose variance is the prior's, stays next to nothing
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,12 @@ from ..weights.files import load_into
 from .codec_files import load_video_codec, save_codec
 from .components import Components, principal_components
 from .config import AudioCodecRun, VideoCodecRun
-from .data import PackedClips, generator, order
-from .distributed import World
+from .data import PackedClips
+from .distributed import Weights, World
+from .draws import generator
 from .loop import Hooks, Phase, train
 from .objective import Losses
+from .order import order
 from .spectral import spectral_distance
 
 # B batch, C channels, F frames, T latents in time, S samples, M mel bins, L mel frames
@@ -45,6 +47,7 @@ CROP_STREAM = 3
 NOISE_STREAM = 4
 MEASURED_AT_ONCE = 8
 COMPONENT_CLIPS = 400
+ALONE = World()
 QUIET_MEL = -2.5
 """Log10 of mel magnitudes that the vocoder's loss takes for silence: 60 dB under a full-scale tone."""
 
@@ -75,8 +78,13 @@ class CodecBatch:
         return self._map(lambda x: x[index * size : (index + 1) * size])
 
     def to(self, device: torch.device | str) -> CodecBatch:
-        """On a device."""
-        return self._map(lambda x: x.to(device) if isinstance(x, Tensor) else x)
+        """On a device; from pinned memory without waiting for the copy."""
+        later = torch.device(device).type == "cuda"
+        return self._map(lambda x: x.to(device, non_blocking=later) if isinstance(x, Tensor) else x)
+
+    def pin_memory(self) -> CodecBatch:
+        """In memory a CUDA device copies from by itself."""
+        return self._map(lambda x: x.pin_memory() if isinstance(x, Tensor) else x)
 
     def _map(self, fn: Any) -> CodecBatch:
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -170,11 +178,12 @@ def train_video_codec(
         load_into(vae, load_video_codec(config.init).state_dict(), what=f"the config's video codec ({config.init})")
     path = Path(config.run.output) / VIDEO_FILE
 
-    def export(weights: Mapping[str, Tensor]) -> None:
-        measured = _copy(VideoVAE(config.codec), weights)
+    def export(weights: Weights) -> None:
+        measured = _copy(VideoVAE(config.codec), weights.whole())
         save_codec(path, with_video_statistics(measured, clips, config.statistics_clips, one_scale=config.linear > 0))
 
-    phase = Phase(name="video codec", steps=config.steps, optimizer=config.optimizer, draw=partial(_draw_video, config, clips))
+    draw = partial(_draw_video, config, clips, world=world or ALONE)
+    phase = Phase(name="video codec", steps=config.steps, optimizer=config.optimizer, draw=draw)
     hooks = Hooks(export=export)
     objective = VideoObjective(vae, config, _components(config, clips) if config.linear else None)
     train(objective, vae, [phase], config, hooks, world=world, resume=resume, progress=progress)
@@ -199,11 +208,12 @@ def train_audio_codec(
     codec.audio_vae.set_mel_statistics(mean, std.clamp(min=0.1))
     path = Path(config.run.output) / AUDIO_FILE
 
-    def export(weights: Mapping[str, Tensor]) -> None:
-        measured = _copy(AudioCodec(config.codec), weights)
+    def export(weights: Weights) -> None:
+        measured = _copy(AudioCodec(config.codec), weights.whole())
         save_codec(path, with_audio_statistics(measured, clips, config.statistics_clips))
 
-    phase = Phase(name="audio codec", steps=config.steps, optimizer=config.optimizer, draw=partial(_draw_audio, config, clips))
+    draw = partial(_draw_audio, config, clips, world=world or ALONE)
+    phase = Phase(name="audio codec", steps=config.steps, optimizer=config.optimizer, draw=draw)
     hooks = Hooks(export=export)
     train(AudioObjective(codec, config), codec, [phase], config, hooks, world=world, resume=resume, progress=progress)
     return path
@@ -219,7 +229,7 @@ def with_video_statistics(vae: VideoVAE, clips: PackedClips, count: int, *, one_
         count: of them.
         one_scale: the mean of the channels' variances is 1, instead of each; what scale they have to each other stays.
     """
-    picked = _spread(len(clips), count)
+    picked = _spread(clips.having("frames"), count)
     groups = [picked[n : n + MEASURED_AT_ONCE] for n in range(0, len(picked), MEASURED_AT_ONCE)]
     moments = [vae.posterior(_frames(clips, group, 0, clips.spec.frames)) for group in groups]
     raw, log_variance = (torch.cat(parts).flatten(2) for parts in zip(*moments, strict=True))
@@ -242,41 +252,44 @@ def with_audio_statistics(codec: AudioCodec, clips: PackedClips, count: int) -> 
 
 def _components(config: VideoCodecRun, clips: PackedClips) -> Components:
     """Of some clips, what moves weighing more, as in the other losses."""
-    picked = _spread(len(clips), COMPONENT_CLIPS)
+    picked = _spread(clips.having("frames"), COMPONENT_CLIPS)
     groups = (picked[n : n + MEASURED_AT_ONCE] for n in range(0, len(picked), MEASURED_AT_ONCE))
     frames = (_frames(clips, group, 0, clips.spec.frames) for group in groups)
     return principal_components(((x, _where_it_moves(x, config.focus)) for x in frames), config.codec.channels)
 
 
-def _draw_video(config: VideoCodecRun, clips: PackedClips, step: int) -> CodecBatch:
-    picked = order(len(clips), step, config.run.batch, config.run.seed)
+def _draw_video(config: VideoCodecRun, clips: PackedClips, step: int, *, world: World = ALONE) -> CodecBatch:
+    seen = clips.having("frames")
+    picked = [seen[n] for n in order(len(seen), step, config.run.batch, config.run.seed)]
     crops = generator(config.run.seed, step, CROP_STREAM)
     start = int(torch.randint(0, config.data.frames - config.crop_frames + 1, (), generator=crops))
     spec = clips.spec
     shape = (len(picked), config.codec.channels, (config.crop_frames + 3) // 4, spec.height // 16, spec.width // 16)
     frames = _frames(clips, picked, start, config.crop_frames)
-    return CodecBatch(
+    whole = CodecBatch(
         names=tuple(clips.entries[clip].file for clip in picked),
         clips=frames,
         noise=torch.randn(shape, generator=generator(config.run.seed, step, NOISE_STREAM)),
         weight=_where_it_moves(frames, config.focus),
     )
+    return whole.part(world.rank, world.size)  # its weights are those of the whole batch
 
 
-def _draw_audio(config: AudioCodecRun, clips: PackedClips, step: int) -> CodecBatch:
+def _draw_audio(config: AudioCodecRun, clips: PackedClips, step: int, *, world: World = ALONE) -> CodecBatch:
     picked = order(len(clips), step, config.run.batch, config.run.seed)
     codec = config.codec
     waves = _whole_latents(clips.rows(picked, "wave").float() / 32767, codec.hop)
     batch = len(picked)
     crops = generator(config.run.seed, step, CROP_STREAM)
     shape = (batch, codec.vae.latent_channels, waves.shape[1] // codec.hop)
-    return CodecBatch(
+    whole = CodecBatch(
         names=tuple(clips.entries[clip].file for clip in picked),
         clips=waves,
         noise=torch.randn(shape, generator=generator(config.run.seed, step, NOISE_STREAM)),
         starts=_draw_starts(waves, config, crops),
         decoded=torch.rand(batch, generator=crops) < config.decoded,
     )
+    return whole.part(world.rank, world.size)
 
 
 def _draw_starts(waves_BS: Tensor, config: AudioCodecRun, source: torch.Generator) -> Tensor:
@@ -294,7 +307,7 @@ def _frames(clips: PackedClips, picked: list[int], start: int, count: int) -> Te
 
 
 def _waves(clips: PackedClips, count: int) -> Tensor:
-    return clips.rows(_spread(len(clips), count), "wave").float() / 32767
+    return clips.rows(_spread(clips.having("wave"), count), "wave").float() / 32767
 
 
 def _whole_latents(waves: Tensor, hop: int) -> Tensor:
@@ -302,10 +315,10 @@ def _whole_latents(waves: Tensor, hop: int) -> Tensor:
     return nn.functional.pad(waves, (0, -waves.shape[1] % hop))
 
 
-def _spread(total: int, count: int) -> list[int]:
-    """At most ``count`` of ``total`` clips, evenly."""
-    count = min(total, count)
-    return [n * total // count for n in range(count)]
+def _spread(clips: Sequence[int], count: int) -> list[int]:
+    """At most ``count`` of some clips, evenly."""
+    count = min(len(clips), count)
+    return [clips[n * len(clips) // count] for n in range(count)]
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:

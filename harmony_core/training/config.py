@@ -9,7 +9,6 @@ fields changed:
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -25,120 +24,35 @@ from ..codecs.video_vae import VideoVAEConfig
 from ..config import PRESETS as MODEL_PRESETS
 from ..config import HarmonyConfig
 from ..flow import MOST_STEPS
-from ..geometry import ClipSpec
 from ..inputs import named, read_text
 from ..recipes import HARMONY
 from ..records import check_fields, check_most, from_record, to_record
 from ..shown import shown
+from .config_data import BucketConfig, DataConfig, SourceConfig, WorldConfig
+from .config_stage import Mode, ObjectiveConfig, OptimizerConfig, Reference, StageConfig, TimeConfig
+from .limits import at_least, between
 
-Mode = Literal["synergy", "mixed", "joint"]
-Reference = Literal["none", "same_clip", "same_speaker"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorldConfig:
-    """Clips of the small world.
-
-    Attributes:
-        clips: how many.
-        first_seed: of the first clip.
-        split: easy or hard.
-        mix: shares of impact, talk, complex and still, which need not add up to 1.
-    """
-
-    clips: int
-    first_seed: int = 0
-    split: Literal["easy", "hard"] = "easy"
-    mix: tuple[float, float, float, float] = (0.36, 0.36, 0.15, 0.13)
-
-    def __post_init__(self) -> None:
-        check_fields(self, "world")
-        _at_least(self.clips, 1, "world.clips")
-        _at_least(self.first_seed, 0, "world.first_seed")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Where the clips are.
-
-    Attributes:
-        folder: of videos with a ``manifest.jsonl``, or of packed clips.
-        world: clips of the small world that ``folder`` is made of if it is not there.
-        cache: folder for what is made of them once (latents for a model, packed clips for a codec); made if it is not there.
-        frames: of a clip, 1 + 4 k.
-        height: pixels.
-        width: pixels.
-        fps: pictures per second.
-        null_pairs: of the cached clips, how many for each of the data set's own are stills with silence made from its first
-            frames; 0 where the data set has its own.
-        shard_clips: clips a shard holds.
-    """
-
-    folder: str
-    world: WorldConfig | None = None
-    cache: str
-    frames: int = 49
-    height: int = 64
-    width: int = 64
-    fps: float = 24.0
-    null_pairs: float = 0.0
-    shard_clips: int = 256
-
-    def __post_init__(self) -> None:
-        check_fields(self, "data")
-        _between(self.null_pairs, 0, 1, "data.null_pairs")
-        _at_least(self.shard_clips, 1, "data.shard_clips")
-        check_most(self, "data", shard_clips=1 << 16)
-
-    def spec(self, like: HarmonyConfig | None = None) -> ClipSpec:
-        """The shape of the clips."""
-        changes = {"grid": like.grid} if like else {"grid": MODEL_PRESETS["tiny"].grid}
-        return ClipSpec(frames=self.frames, height=self.height, width=self.width, fps=self.fps, **changes)
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """The optimizer and its schedule.
-
-    Attributes:
-        kind: ``adamw``; or ``muon`` for the matrices inside the network and AdamW for the rest.
-        lr: highest learning rate.
-        warmup: steps over which it rises from zero.
-        decay: ``cosine`` falls to ``final * lr`` at the stage's end, ``constant`` stays.
-        final: see ``decay``.
-        betas: of AdamW.
-        weight_decay: of matrices; vectors and scalars have none.
-        clip: largest norm of the gradient; 0 leaves it as it is.
-    """
-
-    kind: Literal["adamw", "muon"] = "adamw"
-    lr: float
-    warmup: int = 100
-    decay: Literal["cosine", "constant"] = "cosine"
-    final: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 0.01
-    clip: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_fields(self, "optimizer")
-        _at_least(self.warmup, 0, "optimizer.warmup")
-        _at_least(self.clip, 0, "optimizer.clip")
-        _at_least(self.weight_decay, 0, "optimizer.weight_decay")
-        _between(self.final, 0, 1, "optimizer.final")
-        if not self.lr > 0:
-            raise ValueError(f"optimizer.lr is positive, got {self.lr}")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"optimizer.betas are in [0, 1), got {self.betas}")
-
-    def lr_at(self, step: int, steps: int) -> float:
-        """The learning rate of step ``step`` (from 0) of a stage of ``steps``."""
-        if step < self.warmup:
-            return self.lr * (step + 1) / self.warmup
-        if self.decay == "constant":
-            return self.lr
-        share = (step - self.warmup) / max(1, steps - self.warmup)
-        return self.lr * (self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
+__all__ = [
+    "AnyRun",
+    "AudioCodecRun",
+    "BucketConfig",
+    "DataConfig",
+    "LoraConfig",
+    "Mode",
+    "ModelRun",
+    "ObjectiveConfig",
+    "OptimizerConfig",
+    "Reference",
+    "RunConfig",
+    "SamplesConfig",
+    "SourceConfig",
+    "StageConfig",
+    "TimeConfig",
+    "VideoCodecRun",
+    "WorldConfig",
+    "read_config",
+    "to_run",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +71,8 @@ class RunConfig:
         bfloat16: compute under autocast; weights stay float32.
         sharding: with several processes, ``ddp`` keeps the weights whole on each, ``fsdp`` in parts.
         threads: of torch on a CPU; 0 leaves torch's choice. Exact resume needs the same number.
+        timeout_minutes: how long processes wait for one that says nothing before they end; longer than what one does alone,
+            such as sampling.
     """
 
     output: str
@@ -170,117 +86,20 @@ class RunConfig:
     bfloat16: bool = False
     sharding: Literal["ddp", "fsdp"] = "ddp"
     threads: int = 0
+    timeout_minutes: float = 60.0
 
     def __post_init__(self) -> None:
         check_fields(self, "run")
+        if not self.timeout_minutes > 0:
+            raise ValueError(f"run.timeout_minutes is positive, got {self.timeout_minutes:g}")
         for name in ("batch", "accumulate", "save_every", "keep"):
-            _at_least(getattr(self, name), 1, f"run.{name}")
+            at_least(getattr(self, name), 1, f"run.{name}")
         check_most(self, "run", batch=1 << 16, threads=1024)
-        _at_least(self.seed, 0, "run.seed")
-        _at_least(self.threads, 0, "run.threads")
-        _between(self.ema, 0, 1, "run.ema")
+        at_least(self.seed, 0, "run.seed")
+        at_least(self.threads, 0, "run.threads")
+        between(self.ema, 0, 1, "run.ema")
         if self.batch % self.accumulate:
             raise ValueError(f"run.batch {self.batch} does not divide into {self.accumulate} parts (run.accumulate)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TimeConfig:
-    """How times are drawn.
-
-    Attributes:
-        distribution: ``uniform`` in [0, 1], or ``logit_normal``: the logistic of a normal draw.
-        mean: of the normal draw.
-        std: of the normal draw.
-        shift: towards noise, as in sampling: ``s t / (1 + (s - 1) t)``; 1 is none.
-    """
-
-    distribution: Literal["uniform", "logit_normal"] = "uniform"
-    mean: float = 0.0
-    std: float = 1.0
-    shift: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_fields(self, "times")
-        if not (self.std > 0 and self.shift > 0):
-            raise ValueError(f"times.std and times.shift are positive, got {self.std} and {self.shift}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ObjectiveConfig:
-    """What is learned in a stage.
-
-    Attributes:
-        mode: ``synergy`` is the paper's L_joint + lambda_video L_audio-driven + lambda_audio L_video-driven, three passes over
-            one noise; ``mixed`` draws one of the three tasks a batch, one pass, each loss with weight 1; ``joint`` leaves the
-            driven tasks out, for comparison.
-        streams: ``both``, or ``audio`` to train the audio branch alone.
-        lambda_video: weight of the audio-driven video loss (``synergy``).
-        lambda_audio: weight of the video-driven audio loss (``synergy``).
-        shares: of batches that are joint, audio-driven and video-driven (``mixed``); they sum to 1.
-        video_weight: of the video stream's loss beside the audio stream's, in every task.
-        independent_times: probability that a clip's streams have times of their own in the joint loss.
-        text_drop: probability that a clip's captions and transcript are left out.
-        caption_drop: probability, for each of a clip's two captions by itself, that it alone is left out: people write one.
-        first_frame: probability that a clip's first video latent is given.
-        reference: what the reference is cut from: ``same_clip``, the clip itself, is for training the audio branch alone;
-            ``same_speaker`` is another recording (see :meth:`.cache.LatentCache.reference`), and a clip without one has none.
-        reference_seconds: shortest and longest reference.
-        no_reference: probability that a clip's reference is left out.
-        times: how times are drawn.
-    """
-
-    mode: Mode = "synergy"
-    streams: Literal["both", "audio"] = "both"
-    lambda_video: float = 0.1
-    lambda_audio: float = 0.3
-    shares: tuple[float, float, float] = (0.5, 0.25, 0.25)
-    video_weight: float = 1.0
-    independent_times: float = 0.25
-    text_drop: float = 0.1
-    caption_drop: float = 0.0
-    first_frame: float = 0.25
-    reference: Reference = "same_speaker"
-    reference_seconds: tuple[float, float] = (1.0, 3.0)
-    no_reference: float = 0.25
-    times: TimeConfig = field(default_factory=TimeConfig)
-
-    def __post_init__(self) -> None:
-        check_fields(self, "objective")
-        for name in ("independent_times", "text_drop", "caption_drop", "first_frame", "no_reference"):
-            _between(getattr(self, name), 0, 1, f"objective.{name}")
-        for name in ("lambda_video", "lambda_audio", "video_weight"):
-            _at_least(getattr(self, name), 0, f"objective.{name}")
-        if min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-6:
-            raise ValueError(f"objective.shares are not negative and sum to 1, got {self.shares}")
-        if self.reference == "same_clip" and self.streams == "both":
-            raise ValueError(
-                "objective.reference: same_clip hands the model a part of what it is to make; it is for streams: audio, "
-                "use same_speaker or none here"
-            )
-        shortest, longest = self.reference_seconds
-        if not 0 < shortest <= longest:
-            raise ValueError(f"objective.reference_seconds are a shortest and a longest length, got {self.reference_seconds}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageConfig:
-    """One stage of the curriculum; its optimizer starts anew.
-
-    Attributes:
-        name: of the stage, in logs.
-        steps: how many.
-        optimizer: of the stage.
-        objective: of the stage.
-    """
-
-    name: str
-    steps: int
-    optimizer: OptimizerConfig
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-
-    def __post_init__(self) -> None:
-        check_fields(self, "stage")
-        _at_least(self.steps, 1, "stage.steps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,8 +118,8 @@ class SamplesConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "samples")
-        _at_least(self.clips, 0, "samples.clips")
-        _at_least(self.steps, 1, "samples.steps")
+        at_least(self.clips, 0, "samples.clips")
+        at_least(self.steps, 1, "samples.steps")
         check_most(self, "samples", clips=1000, steps=MOST_STEPS)
         if not self.shift > 0:
             raise ValueError(f"samples.shift is positive, got {self.shift}")
@@ -322,7 +141,7 @@ class LoraConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "lora")
-        _at_least(self.rank, 1, "lora.rank")
+        at_least(self.rank, 1, "lora.rank")
         check_most(self, "lora", rank=1 << 14)
         if not self.alpha > 0:
             raise ValueError(f"lora.alpha is positive, got {self.alpha}")
@@ -371,6 +190,13 @@ class ModelRun:
         check_fields(self, "config")
         if not self.stages:
             raise ValueError("config.stages has at least one stage")
+        if self.data.fps != self.model.fps:
+            raise ValueError(
+                f"data.fps {self.data.fps:g} and model.fps {self.model.fps:g} differ: the model puts both streams together "
+                f"at its own rate; set both alike, as in model: {{fps: {self.data.fps:g}}}"
+            )
+        if self.lora is not None and any(stage.train for stage in self.stages):
+            raise ValueError("stage.train is for a model's own weights; what a LoRA changes is said by lora.targets")
         if self.lora is not None and self.init is None:
             raise ValueError("config.lora is for a trained model: name its file as config.init")
         if self.model.caption is None and self.text_encoder is None:
@@ -420,10 +246,11 @@ class VideoCodecRun:
 
     def __post_init__(self) -> None:
         check_fields(self, "config")
-        _at_least(self.steps, 1, "config.steps")
-        _at_least(self.statistics_clips, 1, "config.statistics_clips")
+        _one_shape(self.data)
+        at_least(self.steps, 1, "config.steps")
+        at_least(self.statistics_clips, 1, "config.statistics_clips")
         for name in ("kl", "squared", "motion", "focus", "linear"):
-            _at_least(getattr(self, name), 0, f"config.{name}")
+            at_least(getattr(self, name), 0, f"config.{name}")
         check_most(self, "config", statistics_clips=1 << 20)
         if self.crop_frames < 1 or self.crop_frames % 4 != 1 or self.crop_frames > self.data.frames:
             raise ValueError(f"config.crop_frames is 1 + 4k and at most data.frames {self.data.frames}, got {self.crop_frames}")
@@ -463,12 +290,13 @@ class AudioCodecRun:
 
     def __post_init__(self) -> None:
         check_fields(self, "config")
+        _one_shape(self.data)
         for name in ("steps", "crop_frames", "statistics_clips"):
-            _at_least(getattr(self, name), 1, f"config.{name}")
+            at_least(getattr(self, name), 1, f"config.{name}")
         check_most(self, "config", statistics_clips=1 << 20, crop_frames=1 << 16, windows=1 << 18)
-        _at_least(self.kl, 0, "config.kl")
-        _at_least(self.mel, 0, "config.mel")
-        _between(self.decoded, 0, 1, "config.decoded")
+        at_least(self.kl, 0, "config.kl")
+        at_least(self.mel, 0, "config.mel")
+        between(self.decoded, 0, 1, "config.decoded")
         if not self.windows or min(self.windows) < 16 or any(w % 4 for w in self.windows):
             raise ValueError(f"config.windows are multiples of 4 from 16 on, got {self.windows}")
 
@@ -574,11 +402,8 @@ EXPONENT = re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
 _Strict.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+.0123456789"))
 
 
-def _between(value: float, low: float, high: float, where: str) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{where} is {low:g} to {high:g}, got {value:g}")
-
-
-def _at_least(value: float, low: float, where: str) -> None:
-    if not value >= low:
-        raise ValueError(f"{where} is at least {low:g}, got {value:g}")
+def _one_shape(data: DataConfig) -> None:
+    if data.buckets or data.sources:
+        raise ValueError(
+            "data.buckets and data.sources are for training of a model: a codec is trained on one folder, one shape"
+        )

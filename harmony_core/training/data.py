@@ -1,18 +1,19 @@
-"""Data sets: any folder of videos with a manifest, or clips packed before; and the order in which a run sees them.
+"""Data sets: any folder of videos with a manifest, or clips packed before.
 
 ``manifest.jsonl`` has one object a line, the fields of :class:`.store.Entry`:
 
     {"file": "a.mp4", "video_caption": "a red ball bounces", "audio_caption": "a dull knock", "transcript": "",
      "reference": "voice.wav", "speaker": "anna"}
 
-Only ``file`` is required. A further field ``meta`` may hold anything and is passed over.
+Only ``file`` is required; ``start`` and ``end``, in seconds, are for a part of it. A further field ``meta`` may hold anything
+and is passed over.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -21,38 +22,47 @@ from torch import Tensor
 
 from ..geometry import ClipSpec
 from ..inputs import is_file, named, read_text
-from ..media import read_audio, read_clip, to_mono
+from ..media import read_clip, to_mono
 from ..progress import Progress
 from ..records import from_record
 from ..shown import shown
-from .store import INDEX, LARGEST_INDEX, Entry, Store, same_shape, writing
+from .distributed import World
+from .segments import Cut, cut_files, fits, read_reference
+from .store import INDEX, LARGEST_INDEX, SKIPPED, Entry, Skipped, Store, same_shape, writing
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.jsonl"
 SHOWN = 3
-MASK = (1 << 64) - 1
-ORDER_STREAM = 0
+FIRST_REASONS = 3
+MANY = 0.5
+"""Share of a data set that is skipped from which on something is likely to be wrong with all of it."""
 
 
 class Clip(NamedTuple):
     """A clip as the codecs take it.
 
     Attributes:
-        frames: (3, F, H, W) float in [-1, 1].
+        frames: (3, F, H, W) float in [-1, 1]; None of a sound file.
         wave: (samples,) float in [-1, 1], mono at the codec's rate.
         reference: likewise, of another recording, any length; None where there is none.
+        spec: its shape; None for that of its source.
+        mute: the file has no sound at all, and the wave is silence in its place.
     """
 
-    frames: Tensor
+    frames: Tensor | None
     wave: Tensor
     reference: Tensor | None = None
+    spec: ClipSpec | None = None
+    mute: bool = False
 
 
 class Source(Protocol):
-    """Where clips come from."""
+    """Where clips come from; one that was left out before it was read is in ``skipped``, where a source has that."""
 
     @property
     def spec(self) -> ClipSpec:
-        """Shape of the clips."""
+        """Shape of the clips; of several, the first."""
         ...
 
     @property
@@ -61,44 +71,88 @@ class Source(Protocol):
         ...
 
     def clip(self, index: int) -> Clip:
-        """One of them."""
+        """One of them.
+
+        Raises:
+            ValueError: it cannot be used; the message says why.
+        """
         ...
 
 
 class MediaFolder:
-    """Videos in a folder, with a manifest."""
+    """Videos and sound files in a folder, with a manifest.
 
-    def __init__(self, folder: str | Path, spec: ClipSpec) -> None:
-        """Read the manifest; the videos are read one by one as they are asked for.
+    Attributes:
+        skipped: lines of the manifest of which no clip can be made, where that is known before they are read.
+    """
+
+    def __init__(
+        self, folder: str | Path, spec: ClipSpec, *, specs: Sequence[ClipSpec] = (), segments: bool = False, stride: float = 0.0
+    ) -> None:
+        """Read the manifest; the files are read one by one as they are asked for.
+
+        Args:
+            folder: that holds them.
+            spec: shape of the clips.
+            specs: shapes in its place; every file is looked at, and goes into the largest it fits (:func:`.shapes.best_shape`).
+            segments: cut every file into clips; every file is looked at.
+            stride: seconds from the start of one to the next; 0 for their length.
 
         Raises:
-            ValueError: the manifest is missing, empty or has a wrong line, or files it names are missing.
+            ValueError: the manifest is missing, empty or has a wrong line, or of every line a file is missing.
         """
         self.folder, self.spec = Path(folder), spec
-        self.entries = read_manifest(self.folder / MANIFEST)
-        wanted = [name for e in self.entries for name in (e.file, e.reference) if name is not None]
-        missing = [name for name in dict.fromkeys(wanted) if not is_file(self.folder / name)]
-        if missing:
-            more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-            listed = ", ".join(shown(name) for name in missing[:SHOWN])
-            raise ValueError(f"{MANIFEST} names {len(missing)} missing file(s): {listed}{more}")
+        lines, self.skipped = self._present(read_manifest(self.folder / MANIFEST))
+        specs = tuple(specs) or (spec,)
+        cuts = [Cut(entry, spec) for entry in lines]
+        if segments or len(specs) > 1:
+            cuts, unfit = cut_files(self.folder, lines, specs, segments=segments, stride=stride)
+            self.skipped += unfit
+        self.entries: tuple[Entry, ...] = tuple(cut.entry for cut in cuts)
+        self._specs = [cut.spec for cut in cuts]
+
+    def _present(self, lines: Sequence[Entry]) -> tuple[list[Entry], list[Skipped]]:
+        """Lines whose files are there, and those whose are not."""
+        names = {name for line in lines for name in (line.file, line.reference) if name is not None}
+        missing = {name for name in names if not is_file(self.folder / name)}
+        kept, skipped, absent = [], [], dict[str, None]()
+        for line in lines:
+            lost = [name for name in (line.file, line.reference) if name in missing]
+            if lost:
+                absent |= dict.fromkeys(lost)
+                reason = f"{' and '.join(map(shown, lost))} of {MANIFEST} is missing"
+                skipped.append(Skipped(file=line.file, start=line.start, reason=reason))
+            else:
+                kept.append(line)
+        if absent:
+            more = f" and {len(absent) - SHOWN} more" if len(absent) > SHOWN else ""
+            told = f"{MANIFEST} names {len(absent)} missing file(s): {', '.join(map(shown, list(absent)[:SHOWN]))}{more}"
+            if not kept:
+                raise ValueError(told)
+            log.warning("%s; the %d line(s) with them are skipped", told, len(skipped))
+        return kept, skipped
 
     def clip(self, index: int) -> Clip:
-        """Read one video; a silent file gives silence.
+        """Read one clip; a video without sound gives silence.
 
         Raises:
-            ValueError: it cannot be read as a clip of this shape; the message names it.
+            ValueError: it cannot be read as a clip of its shape; the message names it.
         """
-        entry = self.entries[index]
-        video, audio = read_clip(self.folder / entry.file, self.spec)
-        if video is None:
-            raise ValueError(f"{self.folder / entry.file} has no pictures")
-        wave = torch.zeros(self.spec.samples) if audio is None else to_mono(audio).waveform[0, 0]
-        reference = None
-        if entry.reference is not None:
-            sound = read_audio(self.folder / entry.reference, sample_rate=self.spec.grid.sample_rate)
-            reference = to_mono(sound).waveform[0, 0]
-        return Clip(video.frames[0], wave, reference)
+        entry, spec = self.entries[index], self._specs[index]
+        path = self.folder / entry.file
+        if entry.end is not None and not fits(spec, entry.end - entry.start):
+            raise ValueError(
+                f"{path} from {entry.start:g} to {entry.end:g} s (its manifest's start and end) is too short: "
+                f"a clip takes {spec.seconds:.2f} s"
+            )
+        video, audio = read_clip(path, spec, start=entry.start)
+        wave = torch.zeros(spec.samples) if audio is None else to_mono(audio).waveform[0, 0]
+        reference = read_reference(self.folder, entry, spec)
+        return Clip(None if video is None else video.frames[0], wave, reference, spec, audio is None)
+
+
+def _clip_shapes(spec: ClipSpec) -> dict[str, tuple[int, ...]]:
+    return {"frames": (3, spec.frames, spec.height, spec.width), "wave": (spec.samples,)}
 
 
 class PackedClips(Store):
@@ -106,38 +160,88 @@ class PackedClips(Store):
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__(folder, kind="clips")
-        spec = self.spec
-        self.check({"frames": (3, spec.frames, spec.height, spec.width), "wave": (spec.samples,)})
+        self.check(_clip_shapes, optional={"frames", "wave"})  # of sound files, of silent ones
+        self._having = {name: [n for n in range(len(self)) if self.has(n, name)] for name in ("frames", "wave")}
+
+    def having(self, name: str) -> list[int]:
+        """Numbers of the clips that have ``frames``, or ``wave``.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if not self._having[name]:
+            raise ValueError(f"no clip in {self.folder} has {'pictures' if name == 'frames' else 'sound'}")
+        return self._having[name]
 
     def clip(self, index: int) -> Clip:
         """One of them."""
         reference = self.loose(index, "reference")
         return Clip(
-            self.row(index, "frames").float() / 127.5 - 1,
+            self.row(index, "frames").float() / 127.5 - 1 if self.has(index, "frames") else None,
             self.row(index, "wave").float() / 32767,
             None if reference is None else reference.float() / 32767,
         )
 
 
-def open_source(folder: str | Path, spec: ClipSpec) -> Source:
-    """The data set in a folder: packed clips, or videos with a manifest.
+def open_source(
+    folder: str | Path, spec: ClipSpec, *, specs: Sequence[ClipSpec] = (), segments: bool = False, stride: float = 0.0
+) -> Source:
+    """The data set in a folder: packed clips, or videos with a manifest; see :class:`MediaFolder` for the arguments.
 
     Raises:
         ValueError: it is neither, or packed clips are of another shape.
     """
     folder = Path(folder)
     if not is_file(folder / INDEX):
-        return MediaFolder(folder, spec)
+        return MediaFolder(folder, spec, specs=specs, segments=segments, stride=stride)
     packed = PackedClips(folder)
-    if not same_shape(packed.spec, spec):
-        raise ValueError(f"the clips in {folder} are {_shape(packed.spec)}, the config wants {_shape(spec)}")
+    if not any(same_shape(packed.spec, one) for one in specs or (spec,)):
+        wanted = " or ".join(_shape(one) for one in specs or (spec,))
+        raise ValueError(f"the clips in {folder} are {_shape(packed.spec)}, the config wants {wanted}")
     return packed
 
 
-def pack_clips(source: Source, folder: str | Path, *, shard_clips: int = 256, progress: Progress | None = None) -> PackedClips:
-    """Keep a data set's clips as 8-bit pictures and 16-bit sound, for quick reading in any order; see :func:`pack`."""
-    clips = ((entry, source.clip(index)) for index, entry in enumerate(source.entries))
-    return pack(clips, source.spec, folder, total=len(source.entries), shard_clips=shard_clips, progress=progress)
+def pack_clips(
+    source: Source,
+    folder: str | Path,
+    *,
+    pictures: bool = True,
+    shard_clips: int = 256,
+    world: World | None = None,
+    progress: Progress | None = None,
+) -> PackedClips:
+    """Keep a data set's clips as 8-bit pictures and 16-bit sound, for quick reading in any order; see :func:`pack`.
+
+    Clips that cannot be read are left out and listed.
+
+    Args:
+        source: of the clips.
+        folder: to make.
+        pictures: leave sound files out.
+        shard_clips: clips a shard holds.
+        world: the processes, all of which call this, and each reads its part; this one alone by default.
+        progress: called after each clip of this process's part.
+    """
+    world = world or World()
+    skipped = list(getattr(source, "skipped", ())) if world.first else []  # every process found the same
+    begin, end = world.rows(len(source.entries))
+
+    def readable() -> Iterator[tuple[Entry, Clip]]:
+        for index in range(begin, end):
+            entry = source.entries[index]
+            try:
+                clip = source.clip(index)
+                if clip.frames is None and pictures:
+                    raise ValueError(f"{entry.file} has no pictures")  # noqa: TRY301 - one way for all reasons
+            except ValueError as error:
+                skipped.append(Skipped(file=entry.file, start=entry.start, reason=str(error)))
+                continue
+            yield entry, clip
+
+    total = end - begin
+    return pack(
+        readable(), source.spec, folder, total=total, shard_clips=shard_clips, world=world, progress=progress, skipped=skipped
+    )
 
 
 def pack(
@@ -147,32 +251,63 @@ def pack(
     *,
     total: int,
     shard_clips: int = 256,
+    world: World | None = None,
     progress: Progress | None = None,
+    skipped: list[Skipped] | None = None,
 ) -> PackedClips:
     """Pack clips as they come.
 
     Args:
-        clips: what is said about each, and it.
+        clips: what is said about each, and it; of several processes each has a part of them.
         spec: their shape.
         folder: to make.
         total: how many, for ``progress``.
         shard_clips: clips a shard holds.
+        world: the processes, all of which call this; this one alone by default.
         progress: called after each clip.
+        skipped: what was left out, as it is when all clips have come.
 
     Raises:
-        ValueError: the folder is there already or cannot be written, or a clip cannot be read or is of another shape.
+        ValueError: the folder is there already or cannot be written, a clip is of another shape, or there is none.
     """
-    with writing(Path(folder), kind="clips", spec=spec, shard_clips=shard_clips) as writer:
+    skipped, world = skipped if skipped is not None else [], world or World()
+    with writing(Path(folder), kind="clips", spec=spec, shard_clips=shard_clips, world=world) as writer:
+        done = 0
         for done, (entry, clip) in enumerate(clips, 1):
-            if clip.frames.shape != (3, spec.frames, spec.height, spec.width) or clip.wave.shape != (spec.samples,):
-                found = f"{tuple(clip.frames.shape)} and {tuple(clip.wave.shape)}"
+            right = clip.frames is None or clip.frames.shape == (3, spec.frames, spec.height, spec.width)
+            if not right or clip.wave.shape != (spec.samples,):
+                found = f"{None if clip.frames is None else tuple(clip.frames.shape)} and {tuple(clip.wave.shape)}"
                 raise ValueError(f"clip {entry.file} is not of the data set's shape, {_shape(spec)}: it has {found}")
             loose = {} if clip.reference is None else {"reference": _int16(clip.reference)}
-            frames = ((clip.frames.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-            writer.add(entry, {"frames": frames, "wave": _int16(clip.wave)}, loose)
+            row = {"wave": _int16(clip.wave)}
+            if clip.frames is not None:
+                row["frames"] = ((clip.frames.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+            writer.add(entry, row, loose)
             if progress is not None:
                 progress(done, total)
+        writer.skipped = skipped
+        report_skipped(skipped, done, Path(folder), world)
     return PackedClips(folder)
+
+
+def report_skipped(mine: Sequence[Skipped], kept: int, folder: Path, world: World) -> None:
+    """Say in the log what was left out of a data set, by all processes together; all of them call it.
+
+    Raises:
+        ValueError: nothing is left.
+    """
+    said = world.all((list(mine), kept))
+    skipped, kept = [one for some, _ in said for one in some], sum(count for _, count in said)
+    if not skipped or not (world.first or not kept):
+        return
+    reasons = "; ".join(one.reason for one in skipped[:FIRST_REASONS])
+    more = f"; and {len(skipped) - FIRST_REASONS} more" if len(skipped) > FIRST_REASONS else ""
+    total = kept + len(skipped)
+    if not kept:
+        raise ValueError(f"none of the data set's {total} clip(s) can be used: {reasons}{more}")
+    log.warning("%d of %d clips are skipped, listed in %s: %s%s", len(skipped), total, folder / SKIPPED, reasons, more)
+    if len(skipped) > MANY * total:
+        log.warning("more than half of the data set is skipped: look at its files and at the config's data before training")
 
 
 def read_manifest(path: Path) -> tuple[Entry, ...]:
@@ -189,32 +324,6 @@ def read_manifest(path: Path) -> tuple[Entry, ...]:
     if not entries:
         raise ValueError(f"{named(path)} lists no clip")
     return entries
-
-
-def order(count: int, step: int, batch: int, seed: int) -> list[int]:
-    """The clips of a step: every clip once an epoch, each epoch in another order; a function of its arguments alone."""
-    clips: list[int] = []
-    for place in range(step * batch, (step + 1) * batch):
-        epoch, within = divmod(place, count)
-        clips.append(_permutation(count, seed, epoch)[within])
-    return clips
-
-
-def generator(seed: int, step: int, stream: int) -> torch.Generator:
-    """The source of one step's random numbers for one purpose, on the CPU; independent for different arguments."""
-    # A linear map of the arguments would give neighbouring steps related states; the mixing of SplitMix64 does not.
-    state = 0
-    for value in (seed, step, stream):
-        state = (state + value + 0x9E3779B97F4A7C15) & MASK
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & MASK
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & MASK
-        state ^= state >> 31
-    return torch.Generator("cpu").manual_seed(state)
-
-
-@lru_cache(maxsize=4)
-def _permutation(count: int, seed: int, epoch: int) -> list[int]:
-    return torch.randperm(count, generator=generator(seed, epoch, ORDER_STREAM)).tolist()
 
 
 def _entry(line: str, where: str) -> Entry:

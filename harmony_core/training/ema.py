@@ -21,7 +21,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, parameters: Mapping[str, nn.Parameter], step: int) -> None:
-        """Take in the parameters after ``step`` steps; the decay rises to its value, so that the start is forgotten."""
+        """Take in parameters after ``step`` steps; the decay rises to its value, so that the start is forgotten."""
         share = 1 - min(self.decay, (1 + step) / (10 + step))
-        for name, average in self.weights.items():
-            average.lerp_(parameters[name].detach(), share)
+        for name, parameter in parameters.items():
+            self.weights[name].lerp_(parameter.detach(), share)

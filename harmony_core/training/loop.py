@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from ..atomic import replacing
 from ..inputs import is_file, named, read_text
@@ -26,10 +27,12 @@ from ..shown import shown
 from .alone import alone
 from .checkpoint import Checkpoints
 from .config import AnyRun, OptimizerConfig, RunConfig
-from .distributed import World, whole, wrap
+from .distributed import Weights, World, wrap
 from .ema import Ema
 from .muon import Muon, is_matrix
+from .parts import chosen, is_weight
 from .plots import plot_log
+from .prefetch import Prefetcher
 from .record import check_same, write_record
 
 log = logging.getLogger(__name__)
@@ -68,13 +71,19 @@ class Phase:
         name: in the log.
         steps: how many.
         optimizer: its settings.
-        draw: the batch of a step, counted over the whole run, for all processes together.
+        draw: this process's part of the batch of a step, counted over the whole run.
+        batches: numbers of clips a step may have, over all processes; that of the run where it is empty.
+        accumulate: parts a batch is computed in; None for that of the run.
+        train: parts of the network that are trained, see :func:`.parts.chosen`; all where it is empty.
     """
 
     name: str
     steps: int
     optimizer: OptimizerConfig
     draw: Callable[[int], Any]
+    batches: tuple[int, ...] = ()
+    accumulate: int | None = None
+    train: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +91,11 @@ class Hooks:
     """What else happens when a checkpoint has been written; on the first process, with the averaged weights.
 
     Attributes:
-        export: writes weights in the form in which they are used.
+        export: writes weights in the form in which they are used; it takes them one at a time.
         measure: gives numbers for the log, such as the sync of sampled clips.
     """
 
-    export: Callable[[Mapping[str, Tensor]], None]
+    export: Callable[[Weights], None]
     measure: Callable[[int, Mapping[str, Tensor]], Mapping[str, float]] | None = None
 
 
@@ -114,15 +123,12 @@ def train(
         progress: called after each step; it cancels by raising, and the run can be resumed.
 
     Raises:
-        ValueError: there is a run in the output folder already and ``resume`` is not asked for; its config differs; the batch
-            does not divide; another process trains in the output folder; muon is asked for with weights in parts; a loss is
-            not finite (step and clips are named); or a file cannot be written.
+        ValueError: there is a run in the output folder already and ``resume`` is not asked for; its config differs; a batch
+            does not divide; a phase trains nothing that its loss depends on; another process trains in the output folder; muon
+            is asked for with weights in parts; a loss is not finite (step and clips are named); or a file cannot be written.
     """
     world = world or World()
-    if config.run.batch % (world.size * config.run.accumulate):
-        raise ValueError(
-            f"run.batch {config.run.batch} does not divide among {world.size} processes of {config.run.accumulate} parts"
-        )
+    _check_batches(phases, config.run, world)
     if world.size > 1 and config.run.sharding == "fsdp" and any(phase.optimizer.kind == "muon" for phase in phases):
         raise ValueError(
             "muon turns whole matrices, fsdp keeps them in parts: set run.sharding to ddp, or optimizer.kind to adamw"
@@ -155,10 +161,12 @@ class _Trainer:
         self.output = Path(config.run.output)
         if config.run.threads:
             torch.set_num_threads(config.run.threads)
-        objective.to(config.run.device)
         network.requires_grad_(True)
-        self.objective = wrap(objective, world, config.run.sharding)
+        self.objective = wrap(objective, world, config.run.sharding, config.run.device)
+        # Autocast would keep every layer's weights whole in half precision until the pass ends.
+        self.in_parts = world.size > 1 and config.run.sharding == "fsdp"
         self.parameters: dict[str, nn.Parameter] = dict(network.named_parameters())
+        self.trained = self.parameters
         self.ema = Ema(self.parameters, config.run.ema)
         self.checkpoints = Checkpoints(self.output / "checkpoints", world, keep=config.run.keep)
         self.path: Path | None = None
@@ -188,55 +196,70 @@ class _Trainer:
         self, phase: Phase, before: Phase, *, start: int, done: int, stop: int, total: int, progress: Progress | None
     ) -> None:
         """Do what is left of a phase."""
-        optimizer = make_optimizer(self.parameters, phase.optimizer)
+        self.trained = self._trained(phase)
+        for name, parameter in self.parameters.items():
+            parameter.requires_grad_(name in self.trained)
+            parameter.grad = None
+        optimizer = make_optimizer(self.trained, phase.optimizer)
         if self.path is not None:
             # At a phase's beginning the optimizer's state is that of the phase before; only the weights are taken over.
-            saved = make_optimizer(self.parameters, before.optimizer) if done == start else optimizer
+            saved = make_optimizer(self._trained(before), before.optimizer) if done == start else optimizer
             self.checkpoints.load(self.path, self._tensors(saved))
             self.path = None
-        for step in range(done, stop):
-            begun = time.perf_counter()
-            lr = phase.optimizer.lr_at(step - start, phase.steps)
-            losses = self._step(phase, optimizer, step, lr)
-            self._log({"step": step + 1, "phase": phase.name, "lr": lr, **losses, "seconds": time.perf_counter() - begun})
-            finished = step + 1
-            if finished % self.run_config.save_every == 0 or finished == stop:
-                self._save(finished, optimizer)
-            elif finished % PLOT_EVERY == 0:
-                self._plot()
-            if progress is not None:
-                progress(finished, total)
+        with Prefetcher(phase.draw, range(done, stop), device=self.run_config.device) as batches:
+            waiting = iter(batches)
+            for step in range(done, stop):
+                begun = time.perf_counter()
+                batch = next(waiting)
+                wait = time.perf_counter() - begun
+                lr = phase.optimizer.lr_at(step - start, phase.steps)
+                losses = self._step(phase, batch, optimizer, step, lr)
+                seconds = {"seconds": time.perf_counter() - begun, "wait": wait}
+                self._log({"step": step + 1, "phase": phase.name, "lr": lr, **losses, **seconds})
+                finished = step + 1
+                if finished % self.run_config.save_every == 0 or finished == stop:
+                    self._save(finished, optimizer)
+                elif finished % PLOT_EVERY == 0:
+                    self._plot()
+                if progress is not None:
+                    progress(finished, total)
+
+    def _trained(self, phase: Phase) -> dict[str, nn.Parameter]:
+        """The parameters a phase trains; the others have neither gradient nor state, and their averages stay too."""
+        names = chosen(self.parameters, phase.train) if phase.train else frozenset(self.parameters)
+        return {name: parameter for name, parameter in self.parameters.items() if name in names}
 
     def export_again(self, phase: Phase) -> None:
         """What :class:`Hooks` export, from the last checkpoint of a run that is done."""
         assert self.path is not None
-        self.checkpoints.load(self.path, self._tensors(make_optimizer(self.parameters, phase.optimizer)))
-        weights = self.averaged()
-        if self.world.first:
-            self.hooks.export(weights)
+        self.checkpoints.load(self.path, self._tensors(make_optimizer(self._trained(phase), phase.optimizer)))
+        self._export()
         self.world.barrier()
 
-    def _step(self, phase: Phase, optimizer: torch.optim.Optimizer, step: int, lr: float) -> dict[str, float]:
+    def _step(self, phase: Phase, batch: Any, optimizer: torch.optim.Optimizer, step: int, lr: float) -> dict[str, float]:
         """One step; nothing is changed if a loss or the gradient is not finite."""
-        parts, device = self.run_config.accumulate, self.run_config.device
-        batch = phase.draw(step)
-        mine = batch.part(self.world.rank, self.world.size)
-        optimizer.zero_grad(set_to_none=True)
+        parts, device = phase.accumulate or self.run_config.accumulate, self.run_config.device
+        for parameter in self.parameters.values():
+            parameter.grad = None
         sums: dict[str, Tensor] = {}
         for index in range(parts):
-            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=self.run_config.bfloat16):
-                losses = self.objective(mine.part(index, parts).to(device))
+            with torch.autocast(
+                torch.device(device).type, torch.bfloat16, enabled=self.run_config.bfloat16, cache_enabled=not self.in_parts
+            ):
+                losses = self.objective(batch.part(index, parts).to(device))
+            if not losses["loss"].requires_grad:
+                raise ValueError(f"stage {phase.name!r} trains {', '.join(phase.train)}, which its loss does not depend on")
             (losses["loss"] / parts).backward()
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value.detach() / parts
         means = self.world.mean(sums)
         _check(means, step, batch.names)
-        norm = _clip(self.parameters.values(), phase.optimizer.clip)
+        norm = _clip(self.trained.values(), phase.optimizer.clip)
         _check({"gradient norm": norm}, step, batch.names)
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.step()
-        self.ema.update(self.parameters, step + 1)
+        self.ema.update(self.trained, step + 1)
         return {**means, "norm": norm}
 
     def _tensors(self, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -244,19 +267,26 @@ class _Trainer:
         tensors = {f"weights.{name}": value for name, value in self.network.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self.ema.weights.items()}
         for name, parameter in self.parameters.items():
-            tensors |= {f"optimizer.{name}.{key}": value for key, value in optimizer.state[parameter].items()}
+            tensors |= {f"optimizer.{name}.{key}": value for key, value in optimizer.state.get(parameter, {}).items()}
         return tensors
 
-    def averaged(self) -> dict[str, Tensor]:
-        """The network's state with averaged weights, whole; all processes call it."""
-        return whole({**self.network.state_dict(), **self.ema.weights})
+    def averaged(self) -> Weights:
+        """The network's state with averaged weights."""
+        return Weights({**self.network.state_dict(), **self.ema.weights}, self.world)
 
-    def _save(self, step: int, optimizer: torch.optim.Optimizer) -> None:
-        self.checkpoints.save(step, self._tensors(optimizer))
+    def _export(self) -> None:
         weights = self.averaged()
         if self.world.first:
             self.hooks.export(weights)
-            if self.hooks.measure is not None:
+        else:
+            weights.hand_over()
+
+    def _save(self, step: int, optimizer: torch.optim.Optimizer) -> None:
+        self.checkpoints.save(step, self._tensors(optimizer))
+        self._export()
+        if self.hooks.measure is not None:
+            weights = self.averaged().whole()
+            if self.world.first:
                 self._log({"step": step, "measured": dict(self.hooks.measure(step, weights))})
         self._plot()
         self.world.barrier()
@@ -281,14 +311,25 @@ class _Trainer:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
 
+def _check_batches(phases: Sequence[Phase], config: RunConfig, world: World) -> None:
+    for phase in phases:
+        parts = phase.accumulate or config.accumulate
+        for batch in phase.batches or (config.batch,):
+            if batch % (world.size * parts):
+                raise ValueError(
+                    f"a batch of {batch} clips (stage {phase.name!r}) does not divide among {world.size} processes "
+                    f"of {parts} parts"
+                )
+
+
 def make_optimizer(parameters: Mapping[str, nn.Parameter], config: OptimizerConfig) -> torch.optim.AdamW:
     """The optimizer, its state made at once so that a checkpoint has a place for all of it."""
     turned = {name for name, p in parameters.items() if config.kind == "muon" and is_matrix(name, p)}
-    adam = [p for name, p in parameters.items() if name not in turned]
+    adam = {name: p for name, p in parameters.items() if name not in turned}
     groups: list[dict[str, Any]] = [
         {"params": [parameters[name] for name in parameters if name in turned], "orthogonal": True},
-        {"params": [p for p in adam if p.ndim > 1]},
-        {"params": [p for p in adam if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for name, p in adam.items() if is_weight(name, p)]},
+        {"params": [p for name, p in adam.items() if not is_weight(name, p)], "weight_decay": 0.0},
     ]
     groups = [{"weight_decay": config.weight_decay, **g} for g in groups if g["params"]]
     optimizer: torch.optim.AdamW
@@ -338,7 +379,7 @@ def _clip(parameters: Any, limit: float) -> float:
     """Scale the gradients to a norm of at most ``limit``; returns the norm they had."""
     gradients = [p for p in parameters if p.grad is not None]
     norm = nn.utils.clip_grad_norm_(gradients, limit or math.inf)
-    return float(whole({"norm": norm})["norm"])
+    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
 
 def _check(values: Mapping[str, float], step: int, names: Sequence[str]) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .parts import is_weight
+
 MOMENTUM = 0.95
 ITERATIONS = 5
 QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -49,8 +51,8 @@ class Muon(torch.optim.AdamW):
 
 def is_matrix(name: str, parameter: nn.Parameter) -> bool:
     """Whether Muon is for this parameter: a matrix or kernel inside the network, not an embedding, a head or a table."""
-    inside = not any(part in name for part in ("embedding", "head", "tokens"))
-    return inside and parameter.ndim > 1 and parameter.shape[0] > 1 and parameter.numel() > parameter.shape[0]
+    inside = not any(part in name for part in ("embedding", "head"))
+    return inside and is_weight(name, parameter) and parameter.shape[0] > 1
 
 
 def orthogonal(x: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ class Objective(nn.Module):
             has_reference=batch.has_reference,
             dropped=None if self.model.config.one_prompt else batch.dropped,
         )
-        return self.model.prepare(told, len(batch), device=inputs.video.device)
+        return self.model.prepare(told, len(batch), device=inputs.audio.device)
 
     def _caption(self, modality: Modality, caption: Tensor, untold: Tensor | None) -> Tensor:
         if self.model.caption is not None:

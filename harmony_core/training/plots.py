@@ -20,7 +20,7 @@ WIDTH, HEIGHT, MARGIN, LEGEND = 1200, 480, 64, 260
 COLOURS = ((31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189), (140, 86, 75), (227, 119, 194))
 INK, GRID = (60, 60, 60), (225, 225, 225)
 SCALE = 2
-SKIPPED = {"step", "phase", "lr", "norm", "seconds", "measured"}
+SKIPPED = {"step", "phase", "lr", "norm", "seconds", "wait", "measured"}
 POINTS = 300
 """A curve is averaged into at most so many points."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +12,13 @@ from ..atomic import replacing
 from ..inputs import exists, named, read_text
 from ..records import to_record
 from ..shown import shown
-from .config import AnyRun
+from .config import AnyRun, to_run
 
 CONFIG = "config.json"
 LARGEST_RECORD = 1 << 20
 SHOWN = 5
 """Fields that a message names."""
-FREE = {"run.output", "run.save_every", "run.keep", "run.threads", "run.device"}
+FREE = {"run.output", "run.save_every", "run.keep", "run.threads", "run.device", "run.sharding", "run.timeout_minutes"}
 """Fields that do not change what is learned."""
 
 
@@ -48,12 +49,18 @@ def check_same(config: AnyRun, output: Path) -> None:
         before = json.loads(read_text(path, most=LARGEST_RECORD))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{named(path)} cannot be read: {shown(str(error))}") from error
-    now = json.loads(json.dumps(to_record(config)))
+    now = _plain(config)
+    with contextlib.suppress(ValueError):  # a run of an older version lacks fields that are new: they were as by default
+        before = _plain(to_run(before))
     differing = sorted(set(_differences(before, now, "")) - FREE)
     if differing:
         more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
         listed = ", ".join(shown(field, 60) for field in differing[:SHOWN])
         raise ValueError(f"the run in {named(output)} has another config, in {listed}{more}; change it back or start a new run")
+
+
+def _plain(config: AnyRun) -> Any:
+    return json.loads(json.dumps(to_record(config)))
 
 
 def _differences(a: Any, b: Any, where: str) -> Iterator[str]:

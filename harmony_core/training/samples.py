@@ -47,23 +47,25 @@ def sampler(config: ModelRun, cache: LatentCache, video_codec: VideoVAE, audio_c
     """
     spec, wanted = config.data.spec(config.model), config.samples
     impacts = config.data.world is not None
-    picked = pick(cache.entries, wanted.clips, impacts=impacts)
+    seen = [clip for clip in range(len(cache)) if cache.has_pictures(clip)] or list(range(len(cache)))
+    picked = [seen[n] for n in pick([cache.entries[clip] for clip in seen], wanted.clips, impacts=impacts)]
     folder = Path(config.run.output) / "samples"
 
     @torch.no_grad()
     def measure(step: int, model: Harmony) -> dict[str, float]:
         setting = Setting(canvas=Canvas.blank(spec, batch=len(picked)), told=_told(model, cache, picked))
         schedule = Schedule(steps=wanted.steps, shift=wanted.shift)
-        latents = sample(model, setting, seeds=range(len(picked)), schedule=schedule).latents
+        found = sample(model, setting, seeds=range(len(picked)), schedule=schedule).latents
+        latents = found.map(lambda x: x.to(config.run.device))  # where the codecs are
         frames = video_codec.decode(latents.video).cpu()
         sound = audio_codec.decode(latents.audio, samples=spec.samples)
         sound = Audio(sound.waveform.cpu(), sound.sample_rate)
         _write(folder, step, frames, sound, spec)
-        found = {
+        measured = {
             "motion": float(frames.diff(dim=2).abs().mean()) if spec.frames > 1 else 0.0,
             "loudness": float(sound.waveform.square().mean().sqrt()),
         }
-        return found | (event_f1(frames, sound.waveform, spec.fps) if impacts else {})
+        return measured | (event_f1(frames, sound.waveform, spec.fps) if impacts else {})
 
     return measure
 
@@ -96,13 +98,14 @@ def event_f1(frames: Tensor, waves: Tensor, fps: float) -> dict[str, float]:
 
 def _told(model: Harmony, cache: LatentCache, clips: Sequence[int]) -> Conditioning:
     """Captions, and transcripts if the model reads them."""
-    entries = [cache.entries[clip] for clip in clips]
+    entries, device = [cache.entries[clip] for clip in clips], next(model.parameters()).device
     if model.config.caption is not None:
         texts = [entry.video_caption for entry in entries], [entry.audio_caption for entry in entries]
-        video, audio = (model.encode_captions(to_symbols(part, model.config.caption)) for part in texts)
+        video, audio = (model.encode_captions(to_symbols(part, model.config.caption).to(device)) for part in texts)
     else:
         tokens, without = read_captions(cache, model.config, clips, AV.both([False] * len(clips)))
-        video, audio = AV.of(lambda m: with_nothing(model, m, tokens[m], without[m]))
+        there = without.map(lambda mask: None if mask is None else mask.to(device))
+        video, audio = AV.of(lambda m: with_nothing(model, m, tokens[m].to(device), there[m]))
     told = Conditioning(video_caption=video, audio_caption=audio)
     if model.config.speech is not None:
         transcript = to_symbols([entry.transcript for entry in entries], model.config.speech)

@@ -1,7 +1,8 @@
 """Clips packed in a folder: tensors in safetensors shards, what is said about them in an index beside.
 
-A folder appears complete or not at all. Tensors that every clip has in one shape are stacked, row by row; what is of another
-length from clip to clip (a reference) is stored under the row's number.
+A folder appears complete or not at all. A shard holds clips that have the same tensors in one shape, stacked row by row; what
+is of another length from clip to clip (a reference) is stored under the row's number. ``skipped.jsonl`` lists what was left
+out.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import contextlib
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,11 +27,14 @@ from ..inputs import exists, named, read_text
 from ..records import check_fields, from_record, to_record
 from ..shown import shown
 from ..weights.files import Unchanged, read_places
+from .distributed import World
 
 FORMAT = "1"
 INDEX = "index.json"
 LARGEST_INDEX = 1 << 30
 """Bytes: of some millions of clips."""
+SKIPPED = "skipped.jsonl"
+_EMPTY = "a data set has at least one clip, got none"
 Kind = Literal["clips", "latents"]
 
 
@@ -46,6 +50,8 @@ class Entry:
         reference: sound file of the same speaker or source, relative to the manifest.
         speaker: name of the speaker, by which clips find references among each other.
         sound_source: likewise of sounds without a speaker: what makes them, such as rain or a violin.
+        start: seconds of the file at which the clip, or what may be cut into clips, begins.
+        end: likewise, where it ends; None for the file's end.
         null: a still with silence.
     """
 
@@ -56,10 +62,33 @@ class Entry:
     reference: str | None = None
     speaker: str | None = None
     sound_source: str | None = None
+    start: float = 0.0
+    end: float | None = None
     null: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self, "clip")
+        if self.start < 0 or (self.end is not None and self.end <= self.start):
+            raise ValueError(f"the start and end of clip {self.file} are seconds from 0 on, got {self.start} and {self.end}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """A clip that was left out; a line of ``skipped.jsonl``.
+
+    Attributes:
+        file: of the clip.
+        start: seconds at which the clip begins in it.
+        reason: one sentence.
+    """
+
+    file: str
+    start: float = 0.0
+    reason: str
+
+
+class UnusableText(ValueError):  # noqa: N818 - what is wrong, of one clip alone
+    """A clip's captions cannot be told a model; others may."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +117,7 @@ class _Index:
         counts: clips in each.
         entries: of all clips, in order.
         captions: how captions beside the clips were encoded; None where there are none.
+        specs: shapes of the clips in each shard; none where all are of ``spec``.
     """
 
     format: str
@@ -98,62 +128,99 @@ class _Index:
     counts: tuple[int, ...]
     entries: tuple[Entry, ...]
     captions: Captions | None = None
+    specs: tuple[ClipSpec, ...] = ()
+
+
+class _Group:
+    """Clips that go into shards together."""
+
+    def __init__(self, spec: ClipSpec) -> None:
+        self.spec = spec
+        self.entries: list[Entry] = []
+        self.rows: list[dict[str, Tensor]] = []
+        self.loose: dict[str, Tensor] = {}
+        self.shards: list[str] = []
+        self.counts: list[int] = []
 
 
 class Writer:
-    """Collects clips into shards; made by :func:`writing`."""
+    """Collects clips into shards; made by :func:`writing`.
+
+    Attributes:
+        skipped: what was left out, to be listed beside them.
+    """
 
     def __init__(
         self, folder: Path, *, kind: Kind, spec: ClipSpec, made_with: str, captions: Captions | None, shard_clips: int
     ) -> None:
         self._folder, self._kind, self._spec, self._made_with = folder, kind, spec, made_with
         self._captions, self._shard_clips = captions, shard_clips
-        self._entries: list[Entry] = []
-        self._counts: list[int] = []
-        self._rows: list[dict[str, Tensor]] = []
-        self._loose: dict[str, Tensor] = {}
+        self.skipped: list[Skipped] = []
+        self._groups: dict[object, _Group] = {}
+        self._shards = 0
 
-    def add(self, entry: Entry, row: Mapping[str, Tensor], loose: Mapping[str, Tensor] | None = None) -> None:
+    def add(
+        self,
+        entry: Entry,
+        row: Mapping[str, Tensor],
+        loose: Mapping[str, Tensor] | None = None,
+        *,
+        spec: ClipSpec | None = None,
+    ) -> None:
         """Append a clip.
 
         Args:
             entry: what is said about it.
-            row: tensors of the same names and shapes for every clip.
+            row: tensors; clips that have the same, of one spec, lie together.
             loose: tensors of any shape.
+            spec: shape of the clip; that of the folder where it is None.
         """
-        self._loose |= {f"{name}.{len(self._rows)}": value.contiguous() for name, value in (loose or {}).items()}
-        self._entries.append(entry)
-        self._rows.append(dict(row))
-        if len(self._rows) == self._shard_clips:
-            self._flush()
+        spec = spec or self._spec
+        group = self._groups.setdefault((spec, frozenset(row)), _Group(spec))
+        group.loose |= {f"{name}.{len(group.rows)}": value.contiguous() for name, value in (loose or {}).items()}
+        group.entries.append(entry)
+        group.rows.append(dict(row))
+        if len(group.rows) == self._shard_clips:
+            self._flush(group)
 
-    def finish(self) -> None:
-        """Write what is left, and the index."""
-        self._flush()
-        if not self._entries:
-            raise ValueError("a data set has at least one clip, got none")
+    def finish(self, *, part: bool = False) -> None:
+        """Write what is left, the index, and the list of what was left out; an empty part of a data set has no index."""
+        groups = list(self._groups.values())  # the first clip that was added stays the first
+        for group in groups:
+            self._flush(group)
+        if self.skipped:
+            lines = [json.dumps(to_record(one)) + "\n" for one in self.skipped]
+            (self._folder / SKIPPED).write_text("".join(lines), encoding="utf-8")
+        if not groups:
+            if part:
+                return
+            raise ValueError(_EMPTY)
+        specs = tuple(group.spec for group in groups for _ in group.shards)
         index = _Index(
             format=FORMAT,
             kind=self._kind,
             made_with=self._made_with,
             spec=self._spec,
-            shards=tuple(_shard(n) for n in range(len(self._counts))),
-            counts=tuple(self._counts),
-            entries=tuple(self._entries),
+            shards=tuple(name for group in groups for name in group.shards),
+            counts=tuple(count for group in groups for count in group.counts),
+            entries=tuple(entry for group in groups for entry in group.entries),
             captions=self._captions,
+            specs=specs if any(spec != self._spec for spec in specs) else (),
         )
         (self._folder / INDEX).write_text(json.dumps(to_record(index)), encoding="utf-8")
 
-    def _flush(self) -> None:
-        if not self._rows:
+    def _flush(self, group: _Group) -> None:
+        if not group.rows:
             return
-        tensors = {name: torch.stack([row[name] for row in self._rows]) for name in self._rows[0]}
+        tensors = {name: torch.stack([row[name] for row in group.rows]) for name in group.rows[0]}
+        name = _shard(self._shards)
         try:
-            save_file(tensors | self._loose, str(self._folder / _shard(len(self._counts))))
+            save_file(tensors | group.loose, str(self._folder / name))
         except SafetensorError as error:
             raise ValueError(f"cannot write clips to {self._folder}: {error}") from error
-        self._counts.append(len(self._rows))
-        self._rows, self._loose = [], {}
+        group.shards.append(name)
+        group.counts.append(len(group.rows))
+        group.rows, group.loose, self._shards = [], {}, self._shards + 1
 
 
 @contextlib.contextmanager
@@ -165,8 +232,11 @@ def writing(
     made_with: str = "",
     captions: Captions | None = None,
     shard_clips: int = 256,
+    world: World | None = None,
 ) -> Iterator[Writer]:
     """Write a folder of clips, whole or not at all.
+
+    Several processes each write the clips they have; the folder then holds those of the first one, those of the second, ...
 
     Args:
         folder: to make.
@@ -175,23 +245,88 @@ def writing(
         made_with: what the tensors depend on besides the clips, such as the codecs' fingerprint.
         captions: how captions among the loose tensors were encoded.
         shard_clips: clips a shard holds.
+        world: the processes, all of which call this; this one alone by default.
 
     Raises:
         ValueError: the folder is there already or cannot be written, or there was no clip.
     """
-    if exists(folder):
+    world = world or World()
+    if any(world.all(exists(folder))):
         raise ValueError(f"{named(folder)} is there already; remove it or name another folder")
-    temporary = temporary_beside(folder)
+    temporary = Path(world.all(str(temporary_beside(folder)))[0])
+    parts = [temporary / f"part-{rank:05d}" for rank in range(world.size)]
+
+    def finish() -> None:
+        with _saying(folder):
+            writer.finish(part=True)
+
+    def join() -> None:
+        if world.first:
+            with _saying(folder):
+                _join(parts, temporary / "whole", kind, folder)
+
     try:
-        temporary.mkdir(parents=True)
-        writer = Writer(temporary, kind=kind, spec=spec, made_with=made_with, captions=captions, shard_clips=shard_clips)
-        yield writer
-        writer.finish()
-        temporary.rename(folder)
+        with _saying(folder):
+            parts[world.rank].mkdir(parents=True)
+            writer = Writer(
+                parts[world.rank], kind=kind, spec=spec, made_with=made_with, captions=captions, shard_clips=shard_clips
+            )
+            yield writer
+        world.attempt(finish)
+        world.attempt(join)
+    finally:
+        if world.first:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _saying(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ValueError(f"cannot write {named(folder)}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+
+class _Joined(NamedTuple):
+    """A shard of one of the parts: its file, the shape and the number of its clips, and what is said about them."""
+
+    path: Path
+    spec: ClipSpec
+    clips: int
+    entries: tuple[Entry, ...]
+
+
+def _join(parts: Sequence[Path], whole: Path, kind: Kind, folder: Path) -> None:
+    """Make one folder of those that several processes wrote: clips of one shape together, as one process has them."""
+    whole.mkdir()
+    lists = [path.read_text(encoding="utf-8") for part in parts if (path := part / SKIPPED).is_file()]
+    if lists:
+        (whole / SKIPPED).write_text("".join(lists), encoding="utf-8")
+    groups: dict[object, list[_Joined]] = {}
+    indices = [(part, _read_index(part, kind)) for part in parts if (part / INDEX).is_file()]
+    for part, index in indices:
+        first = 0
+        for number, (name, count) in enumerate(zip(index.shards, index.counts, strict=True)):
+            spec = index.specs[number] if index.specs else index.spec
+            rows = frozenset(key for key in _shapes(part / name) if "." not in key)
+            shard = _Joined(part / name, spec, count, index.entries[first : first + count])
+            groups.setdefault((spec, rows), []).append(shard)
+            first += count
+    shards = [shard for group in groups.values() for shard in group]
+    if not shards:
+        raise ValueError(_EMPTY)
+    for number, shard in enumerate(shards):
+        shard.path.rename(whole / _shard(number))
+    specs = tuple(shard.spec for shard in shards)
+    index = dataclasses.replace(
+        indices[0][1],
+        shards=tuple(_shard(number) for number in range(len(shards))),
+        counts=tuple(shard.clips for shard in shards),
+        entries=tuple(entry for shard in shards for entry in shard.entries),
+        specs=specs if any(spec != indices[0][1].spec for spec in specs) else (),
+    )
+    (whole / INDEX).write_text(json.dumps(to_record(index)), encoding="utf-8")
+    whole.rename(folder)
 
 
 class Store:
@@ -216,6 +351,7 @@ class Store:
         self.spec, self.entries = index.spec, index.entries
         self.made_with, self.captions = index.made_with, index.captions
         self._places = [(shard, row) for shard, count in enumerate(index.counts) for row in range(count)]
+        self._specs = index.specs
         shards = [self.folder / name for name in index.shards]
         self._unchanged = [Unchanged(path) for path in shards]
         self._shapes = [_shapes(path) for path in shards]
@@ -227,6 +363,25 @@ class Store:
 
     def __len__(self) -> int:
         return len(self.entries)
+
+    @property
+    def specs(self) -> frozenset[ClipSpec]:
+        """All shapes of clips."""
+        return frozenset(self._specs or (self.spec,))
+
+    def spec_of(self, clip: int) -> ClipSpec:
+        """The shape of one clip."""
+        return self._specs[self._places[clip][0]] if self._specs else self.spec
+
+    def has(self, clip: int, name: str) -> bool:
+        """Whether a clip has a tensor that others of its folder may lack."""
+        return name in self._shapes[self._places[clip][0]]
+
+    def loose_shape(self, clip: int, name: str) -> tuple[int, ...] | None:
+        """The shape of a tensor only some clips have, without reading it."""
+        shard, row = self._places[clip]
+        key = f"{name}.{row}"
+        return self._shapes[shard].get(key)
 
     def row(self, clip: int, name: str) -> Tensor:
         """One tensor of one clip."""
@@ -247,11 +402,12 @@ class Store:
         self._unchanged[shard].check()
         return self._files[shard].get_tensor(key) if key in self._shapes[shard] else None
 
-    def check(self, rows: Mapping[str, tuple[int, ...]]) -> None:
+    def check(self, rows_of: Callable[[ClipSpec], Mapping[str, tuple[int, ...]]], *, optional: Collection[str] = ()) -> None:
         """Refuse a folder whose shards do not hold what its index says.
 
         Args:
-            rows: shapes of the tensors that every clip has.
+            rows_of: shapes of the tensors of a clip of some shape.
+            optional: those that a shard may lack altogether.
 
         Raises:
             ValueError: a shard lacks one of them, or has it in another shape.
@@ -260,9 +416,9 @@ class Store:
         for shard, _ in self._places:
             counts[shard] = counts.get(shard, 0) + 1
         for shard, count in counts.items():
-            for name, shape in rows.items():
+            for name, shape in rows_of(self._specs[shard] if self._specs else self.spec).items():
                 found = self._shapes[shard].get(name)
-                if found != (count, *shape):
+                if found != (count, *shape) and not (found is None and name in optional):
                     raise ValueError(
                         f"the clips in {named(self.folder)} are damaged: {name} of {_shard(shard)} is of shape {found}, "
                         f"its index wants {(count, *shape)}; make them again"
@@ -306,7 +462,8 @@ def _read_index(folder: Path, kind: Kind) -> _Index:
         raise ValueError(f"{named(path)} is of format {shown(index.format)}, this version of the software reads {FORMAT!r}")
     if index.kind != kind:
         raise ValueError(f"{named(folder)} holds {index.kind}, {kind} are needed")
-    whole = sum(index.counts) == len(index.entries) and len(index.counts) == len(index.shards) and index.entries
+    whole = sum(index.counts) == len(index.entries) > 0 and len(index.counts) == len(index.shards)
+    whole = whole and len(index.specs) in {0, len(index.shards)}
     if not whole or min(index.counts) < 1 or any(Path(name).name != name or "\0" in name for name in index.shards):
         raise ValueError(f"{named(path)} contradicts itself; make the clips again")
     return index

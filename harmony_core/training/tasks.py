@@ -1,6 +1,6 @@
 """What a step asks of the model: which stream drives, at which times, with what left out; drawn once for the whole batch.
 
-All of it is a function of seed and step (see :mod:`.data`): a resumed run, or one of several processes, draws the same.
+All of it is a function of seed and step (see :mod:`.draws`): a resumed run, or one of several processes, draws the same.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from ..config import HarmonyConfig
 from ..encoders.symbols import to_symbols
 from ..flow import mix
 from ..types import AV, Modality
-from .cache import LatentCache
+from .cache import LatentCache, Reference
 from .captions import read_captions
 from .config import ObjectiveConfig, TimeConfig
-from .data import generator, order
+from .draws import generator
+from .order import order
 
 # B batch, F video latents in time, L audio latents, C channels
 
@@ -37,7 +38,7 @@ class Batch:
         names: of the clips.
         objective: of the batch's stage.
         driver: of this batch, where one task is drawn a batch.
-        data: clean latents.
+        data: clean latents; no pictures, (B, 0), where the stage trains the audio branch alone.
         noise: of their shapes.
         times: of each clip's streams, (B,).
         first: (B,) bool, clips whose first video latent is given.
@@ -73,8 +74,13 @@ class Batch:
         return self._map(lambda x: x[index * size : (index + 1) * size])
 
     def to(self, device: torch.device | str) -> Batch:
-        """On a device."""
-        return self._map(lambda x: x.to(device) if isinstance(x, Tensor) else x)
+        """On a device; from pinned memory without waiting for the copy."""
+        later = torch.device(device).type == "cuda"
+        return self._map(lambda x: x.to(device, non_blocking=later) if isinstance(x, Tensor) else x)
+
+    def pin_memory(self) -> Batch:
+        """In memory a CUDA device copies from by itself."""
+        return self._map(lambda x: x.pin_memory() if isinstance(x, Tensor) else x)
 
     def inputs(self) -> AV[Tensor]:
         """The noisy latents."""
@@ -90,33 +96,59 @@ class Batch:
 
 
 def draw_batch(
-    cache: LatentCache, model: HarmonyConfig, objective: ObjectiveConfig, *, step: int, batch: int, seed: int
+    cache: LatentCache,
+    model: HarmonyConfig,
+    objective: ObjectiveConfig,
+    *,
+    step: int,
+    batch: int,
+    seed: int,
+    clips: Sequence[int] | None = None,
+    rank: int = 0,
+    size: int = 1,
 ) -> Batch:
-    """The batch of a step, for all processes together."""
-    clips = order(len(cache), step, batch, seed)
+    """The batch of a step, or a process's part of it: what is drawn is that of the whole batch, what is read the part's.
+
+    Args:
+        cache: latents.
+        model: what is trained.
+        objective: of the stage.
+        step: of the run.
+        batch: clips, of all processes together.
+        seed: of the run.
+        clips: which they are; those of a run of one folder, see :func:`.order.order`, where it is None.
+        rank: of the process.
+        size: how many processes there are.
+    """
+    clips = order(len(cache), step, batch, seed) if clips is None else clips
     draws = generator(seed, step, DRAWS_STREAM)
-    data = cache.latents(clips)
+    rows = range(rank * (batch // size), (rank + 1) * (batch // size))
+    mine = [clips[row] for row in rows]
+
+    def part(values: Tensor) -> Tensor:
+        return values[rows.start : rows.stop]
+
     # Drawn in this order whatever the config asks for, so that changing one knob leaves the other draws as they were.
     driver = _draw_driver(objective, draws)
     times = _draw_times(objective, batch, draws)
     first, dropped = (_bernoulli(p, batch, draws) for p in (objective.first_frame, objective.text_drop))
-    reference, has_reference = _draw_reference(cache, clips, objective, draws)
-    silent = AV.of(lambda _: _bernoulli(objective.caption_drop, batch, draws))
-    noise_source = generator(seed, step, NOISE_STREAM)
-    entries = [cache.entries[clip] for clip in clips]
-    captions, untold = _captions(cache, model, clips, silent, dropped)
+    reference, has_reference = _draw_reference(cache, clips, rows, objective, draws)
+    silent = AV.of(lambda _: part(_bernoulli(objective.caption_drop, batch, draws)))
+    entries = [cache.entries[clip] for clip in mine]
+    captions, untold = _captions(cache, model, mine, silent, part(dropped))
+    data = AV.of(lambda m: _latents(cache, mine, m, seen=objective.streams == "both"))
     return Batch(
         names=tuple(e.file for e in entries),
         objective=objective,
         driver=driver,
         data=data,
-        noise=data.map(lambda x: torch.randn(x.shape, generator=noise_source)),
-        times=times,
-        first=first,
+        noise=AV.of(lambda m: _noise(data[m], rows, seed, step, m)),
+        times=times.map(part),
+        first=part(first),
         captions=captions,
         untold=untold,
         transcript=to_symbols([e.transcript for e in entries], model.speech) if model.speech else None,
-        dropped=dropped,
+        dropped=part(dropped),
         reference=reference,
         has_reference=has_reference,
     )
@@ -129,6 +161,21 @@ def draw_time(config: TimeConfig, count: int, source: Generator) -> Tensor:
     else:
         t = torch.sigmoid(config.mean + config.std * torch.randn(count, generator=source))
     return config.shift * t / (1 + (config.shift - 1) * t)
+
+
+def _latents(cache: LatentCache, clips: Sequence[int], modality: Modality, *, seen: bool) -> Tensor:
+    """Of a stream, float32; nothing, (B, 0), of pictures that are not seen."""
+    if modality is Modality.VIDEO and not seen:
+        return torch.empty(len(clips), 0)
+    return cache.rows(clips, modality.value).float()
+
+
+def _noise(like: Tensor, rows: range, seed: int, step: int, modality: Modality) -> Tensor:
+    """Noise for some rows of a batch; every row has a source of its own, so that nobody draws another's."""
+    noise = torch.empty_like(like)
+    for place, row in enumerate(rows if like.numel() else ()):
+        noise[place].normal_(generator=generator(seed, step, NOISE_STREAM, row, tuple(Modality).index(modality)))
+    return noise
 
 
 def _captions(
@@ -159,9 +206,9 @@ def _draw_times(config: ObjectiveConfig, batch: int, source: Generator) -> AV[Te
 
 
 def _draw_reference(
-    cache: LatentCache, clips: Sequence[int], config: ObjectiveConfig, source: Generator
+    cache: LatentCache, clips: Sequence[int], rows: range, config: ObjectiveConfig, source: Generator
 ) -> tuple[Tensor | None, Tensor | None]:
-    """References of one length, cut anywhere from what each clip's reference is, and which clips have one."""
+    """References of one length, cut anywhere from what each clip's reference is, and which clips have one; of some rows."""
     absent = _bernoulli(config.no_reference, len(clips), source).tolist()
     share = float(torch.rand((), generator=source))
     picks = torch.randint(0, 2**31, (len(clips),), generator=source).tolist()
@@ -169,24 +216,25 @@ def _draw_reference(
     if config.reference == "none":
         return None, None
 
-    def whole(clip: int, pick: int) -> Tensor | None:
+    def place(clip: int, pick: int) -> Reference | None:
         if config.reference == "same_speaker":
-            return cache.reference(clip, pick)
-        return None if cache.entries[clip].null else cache.row(clip, "audio").float()
+            return cache.reference_place(clip, pick)
+        return None if cache.entries[clip].null else Reference(clip, "audio", cache.spec_of(clip).audio_latents)
 
-    found = [None if out else whole(clip, pick) for clip, pick, out in zip(clips, picks, absent, strict=True)]
+    found = [None if out else place(clip, pick) for clip, pick, out in zip(clips, picks, absent, strict=True)]
+    spec = cache.spec_of(clips[0])
     shortest, longest = config.reference_seconds
-    wanted = round((shortest + share * (longest - shortest)) * cache.spec.grid.audio_rate)
-    length = max(1, min(wanted, *(w.shape[1] for w in found if w is not None), cache.spec.audio_latents))
+    wanted = round((shortest + share * (longest - shortest)) * spec.grid.audio_rate)
+    length = max(1, min(wanted, *(one.length for one in found if one is not None), spec.audio_latents))
 
-    def cut(whole: Tensor | None, start: float) -> Tensor:
-        if whole is None:
-            return torch.zeros(cache.row(clips[0], "audio").shape[0], length)
-        first = int(start * (whole.shape[1] - length + 1))
-        return whole[:, first : first + length]
+    def cut(one: Reference | None, start: float) -> Tensor:
+        if one is None:
+            return torch.zeros(spec.grid.audio_channels, length)
+        first = int(start * (one.length - length + 1))
+        return cache.at(one)[:, first : first + length].float()
 
-    rows = torch.stack([cut(w, start) for w, start in zip(found, starts, strict=True)])
-    return rows, torch.tensor([w is not None for w in found])
+    kept = [(found[row], starts[row]) for row in rows]
+    return torch.stack([cut(*one) for one in kept]), torch.tensor([one is not None for one, _ in kept])
 
 
 def _bernoulli(p: float, count: int, source: Generator) -> Tensor:

@@ -180,7 +180,7 @@ def save_checkpoint(
     unknown = [key for key in tensors if not key.startswith(MODEL_PARTS + CODEC_PARTS)]
     if unknown:
         raise ValueError(f"keys of no known part: {', '.join(map(shown, unknown[:3]))}")
-    meta = {**(metadata or {}), **config.to_metadata(), **(codecs or CodecConfigs()).to_metadata()}
+    meta = checkpoint_metadata(config, codecs=codecs, metadata=metadata)
     plain = _unshared(tensors)
     if shard_bytes is None:
         _write(path, plain, meta)
@@ -188,6 +188,13 @@ def save_checkpoint(
     if shard_bytes < 1:
         raise ValueError(f"a shard holds at least a byte, got {shard_bytes}")
     _write_shards(path, plain, meta, shard_bytes)
+
+
+def checkpoint_metadata(
+    config: HarmonyConfig, *, codecs: CodecConfigs | None = None, metadata: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The metadata of a Harmony checkpoint; see :func:`save_checkpoint`."""
+    return {**(metadata or {}), **config.to_metadata(), **(codecs or CodecConfigs()).to_metadata()}
 
 
 def _codec_config(cls: type[T], metadata: Mapping[str, str], key: str) -> T | None:

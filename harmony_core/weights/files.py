@@ -272,7 +272,7 @@ def shard_places(index: Path) -> dict[str, str]:
         places = {str(key): str(name) for key, name in json.loads(text)["weight_map"].items()}
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{named(index)} is no safetensors index: {shown(str(error))}") from error
-    for name in set(places.values()):
+    for name in dict.fromkeys(places.values()):
         if Path(name).name != name or "\0" in name:
             raise ValueError(f"{named(index)} lists a shard outside its own folder: {shown(name)}")
     return places

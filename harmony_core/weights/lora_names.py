@@ -94,7 +94,7 @@ class Names:
         Args:
             parameters: keys of a joint model.
         """
-        layers = {layer_of(key) for key in parameters if not key.endswith(".bias")}
+        layers = dict.fromkeys(layer_of(key) for key in parameters if not key.endswith(".bias"))
         self._dotted: dict[str, str] = {}
         # Later ones win: what is ours is never taken for another's.
         for theirs in (_diffusers, _wan, _ovi, _ours):

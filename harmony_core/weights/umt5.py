@@ -90,7 +90,7 @@ def encode_texts(
         (1, n, width) float32 on the CPU by text.
     """
     encoder = load_text_encoder(path, device=device, dtype=dtype)
-    return {text: encoder(text) for text in set(texts)}
+    return {text: encoder(text) for text in sorted(set(texts))}
 
 
 def _transformers() -> Any:

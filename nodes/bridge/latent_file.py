@@ -120,7 +120,7 @@ def _packed(latent: Latent, spec: ClipSpec) -> tuple[dict[str, Tensor], dict[str
     if STILL in latent:
         tensors[PICTURE] = latent[STILL]
     others = {}
-    for key in latent.keys() - KNOWN:
+    for key in (key for key in latent if key not in KNOWN):
         value = latent[key]
         if isinstance(value, Tensor):
             tensors[OTHER + key] = value

@@ -12,6 +12,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from comfy.hooks import EnumHookType
 from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 
@@ -22,7 +23,9 @@ from .run import Run
 
 Streams = Mapping[Modality, Stream]
 Options = dict[str, Any]
+Weights = tuple[tuple[Any, float], ...]
 BLOCK = "double_block"
+WEIGHTS_OPTION = "harmony_weights"
 
 
 def replaced_layers(options: Options) -> dict[int, Callable[..., Any]]:
@@ -58,22 +61,39 @@ def is_plain(options: Options) -> bool:
     return not any(options.get(key) for key in ("patches_replace", "patches", "optimized_attention_override"))
 
 
-class ToldApart:
-    """Conditions of steps with replaced layers, apart from the same conditions without.
+def weights_of(patcher: Any) -> Weights:
+    """Which hooks changed the weights of a loaded model, and how strongly each does now."""
+    hooks = None if patcher is None else patcher.current_hooks
+    return () if hooks is None else tuple((hook.hook_ref, hook.strength) for hook in hooks.get_type(EnumHookType.Weight))
 
-    A run prepares conditions and reads drivers once; what it read with all layers is not what it reads with fewer.
+
+class ToldApart:
+    """Conditions of steps with other layers, weights or attention, apart from the same conditions without.
+
+    A run prepares conditions and reads drivers once; what it read with all layers is not what it reads with fewer, nor with
+    weights that a hook has changed. Where the same hooks change them step by step, only the latest is kept.
     """
 
     def __init__(self) -> None:
-        self._known: WeakKeyDictionary[Run, dict[Any, tuple[Conditioning, Conditioning]]] = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[Run, dict[Any, tuple[Any, Conditioning, Conditioning]]] = WeakKeyDictionary()
 
     def __call__(self, run: Run, told: Conditioning, options: Options) -> Conditioning:
-        """The same conditions for the same layers, equal ones of their own for others."""
-        layers = frozenset(replaced_layers(options))
-        if not layers:
+        """The same conditions for the same layers and weights, equal ones of their own for others."""
+        layers, weights = replaced_layers(options), options.get(WEIGHTS_OPTION, ())
+        attention = options.get("optimized_attention_override")
+        if not layers and not weights and attention is None:
             return told
+        known = self._known.setdefault(run, {})
+        kind = id(told), frozenset(layers), tuple(ref for ref, _ in weights), attention is None
+        state = layers, weights, attention
+        before = known.get(kind)
+        if before is not None and before[0] == state:
+            return before[2]
+        if before is not None:
+            run.forget(before[2])
         # Beside the copy stands what it was made of, so that its identity stays its own.
-        return self._known.setdefault(run, {}).setdefault((id(told), layers), (told, replace(told)))[1]
+        known[kind] = (state, told, replace(told))
+        return known[kind][2]
 
 
 class Compiled:

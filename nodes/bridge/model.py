@@ -30,7 +30,7 @@ from ...harmony_core.models.harmony import Harmony
 from ...harmony_core.types import AV
 from ...harmony_core.weights.checkpoint import CodecConfigs
 from .files import Mapped
-from .layers import Compiled, Streams, ToldApart, is_plain, replaced_layers, through_layer
+from .layers import WEIGHTS_OPTION, Compiled, Streams, ToldApart, is_plain, replaced_layers, through_layer, weights_of
 from .memory import step_bytes
 from .passes import tell_passes
 from .preview import Likeness
@@ -39,7 +39,7 @@ from .run import Question, Run
 from .runtime import HostAttention, host_runtime
 from .saved import described
 from .stored import EIGHT_BITS, SUPPORTED, EightBitMatrices
-from .told import told
+from .told import check_told, told
 
 QUESTION_OPTION = "harmony_question"
 WRAPPER = "harmony"
@@ -111,6 +111,8 @@ class HarmonyDiffusion(Harmony):
         options = transformer_options or {}
         wrappers = comfy.patcher_extension.get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options)
         executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._answer, self, wrappers)
+        if wrappers:  # some, as EasyCache, write into what they are handed, which may be the sampler's own
+            x = [latent.clone() for latent in x]
         return executor.execute(x, timesteps, context, control, options, **conditions)
 
     def _answer(
@@ -241,6 +243,20 @@ class HarmonyModel(comfy.model_base.BaseModel):
             "latent_shapes": comfy.conds.CONDConstant(shapes),
         }
 
+    def apply_model(
+        self,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Tensor | None = None,
+        c_crossattn: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """One call of the model; its layers are told which weights they have, as hooks change them from step to step."""
+        options = {**(transformer_options or {}), WEIGHTS_OPTION: weights_of(self.current_patcher)}
+        return super().apply_model(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
     def process_timestep(self, timestep: Tensor, *, run: Run, **_others: Any) -> AV[Tensor]:
         """The time of every latent in [0, 1]."""
         # ModelSamplingSD3 replaces the sampling's own scale of 1 by 1000.
@@ -337,6 +353,8 @@ def during_run(
     if model.mapped is not None:
         model.mapped.check()
     run = new_run(model.config, latent_shapes, denoise_mask, patcher.load_device, rate_of_run(guider))
+    for name, entries in guider.conds.items():
+        check_told(entries, name, model.config)
     try:
         # ComfyUI knows the shapes of a model's latents by itself from 0.31 on.
         model.run, model.latent_shapes = run, latent_shapes

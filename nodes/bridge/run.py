@@ -68,7 +68,7 @@ class Run:
             raise ValueError("latent: both streams are given as a whole; leave one of them free")
         self._device = device
         self._cache: DriverCache | None = None
-        self._contexts: dict[int, tuple[Conditioning, Context]] = {}
+        self._contexts: dict[tuple[int, torch.device, torch.dtype], tuple[Conditioning, Context]] = {}
         self.gamma = 1.0
         self.passes = dict.fromkeys(Modality, 0)
         self.saved = 0
@@ -132,6 +132,14 @@ class Run:
         """Let go of conditions and drivers."""
         self._cache = None
         self._contexts.clear()
+
+    def forget(self, conditions: Conditioning) -> None:
+        """Let go of what was prepared of these conditions."""
+        for key in [key for key in self._contexts if key[0] == id(conditions)]:
+            _, context = self._contexts.pop(key)
+            for driver in self._cache or ():
+                if driver[2] == id(context):  # type: ignore[index]
+                    self._cache.drop(driver)  # type: ignore[union-attr]
 
     def velocity(
         self, model: Harmony, x: AV[Tensor], times: AV[Tensor], conditions: Conditioning, question: Question
@@ -221,7 +229,7 @@ class Run:
 
     def _context(self, model: Harmony, conditions: Conditioning, like: Tensor) -> Context:
         # The conditions are kept beside what was made of them, so that their identity stays theirs.
-        key = id(conditions)
+        key = (id(conditions), like.device, like.dtype)
         if key not in self._contexts:
             context = model.prepare(conditions, like.shape[0], device=like.device, dtype=like.dtype)
             self._contexts[key] = (conditions, context)

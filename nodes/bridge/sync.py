@@ -7,6 +7,7 @@ here are added to its answer, so that its CFG beside SyncCFG is the additive tex
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -230,16 +231,31 @@ def _around_step(executor: Any, x: Tensor, timestep: Tensor, model_options: dict
     plain: list[Tensor] = []
     guider = executor.class_obj
 
+    # The guider asks what we need too, unless it guides between other conditions than the positive ones. It is taken as the
+    # model gave it, before nodes such as APG change it: what they change is not SyncCFG's to multiply.
+    def keep_given(answer: dict[str, Any]) -> list[Tensor]:
+        if answer["conds"][0] is guider.conds["positive"]:
+            plain.append(answer["conds_out"][0].clone())
+        return answer["conds_out"]
+
     def keep_plain(answer: dict[str, Any]) -> Tensor:
-        # The guider asks what we need too, unless it guides between other conditions than the positive ones.
-        if answer["cond"] is guider.conds["positive"]:
+        if not plain and answer["cond"] is guider.conds["positive"]:  # guiders that ask by themselves
             plain.append(answer["cond_denoised"])
         return answer["denoised"]
 
     options = create_model_options_clone(model_options)
-    options.setdefault("sampler_post_cfg_function", []).append(keep_plain)
+    options["sampler_pre_cfg_function"] = [keep_given, *options.get("sampler_pre_cfg_function", [])]
+    options["sampler_post_cfg_function"] = [*options.get("sampler_post_cfg_function", []), keep_plain]
     theirs = executor(x, timestep, options, seed)
     return guiding.add(guider, x, timestep, theirs, plain[0] if plain else None, model_options)
+
+
+def _renamed(conditions: list[dict[str, Any]], question: Question) -> list[dict[str, Any]]:
+    """Conditions under a name of their own for each kind of question: caches such as EasyCache keep an answer by it.
+
+    The name is the same at every step.
+    """
+    return [{**one, "uuid": uuid.uuid5(one["uuid"], repr(question.evaluation))} for one in conditions]
 
 
 class _Guiding:
@@ -297,5 +313,5 @@ class _Guiding:
         asked = create_model_options_clone(options)
         asked["transformer_options"][QUESTION_OPTION] = question
         name = "positive" if question.evaluation.text else "negative"
-        conditions = guider.conds.get(name, guider.conds.get(UNTOLD_CONDITIONS))
+        conditions = _renamed(guider.conds.get(name, guider.conds.get(UNTOLD_CONDITIONS)), question)
         return comfy.samplers.calc_cond_batch(guider.inner_model, [conditions], x, timestep, asked)[0]

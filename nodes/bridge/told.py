@@ -7,12 +7,13 @@ prompt both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from ...harmony_core.conditioning import Conditioning
+from ...harmony_core.config import HarmonyConfig
 
 UNTOLD = "harmony_untold"
 SOUND = "harmony_audio_caption"
@@ -56,10 +57,48 @@ def told(values: Mapping[str, Any], batch: int, *, one_prompt: bool = False) -> 
         return value.expand(batch, *value.shape[1:]) if value is not None and value.shape[0] == 1 else value
 
     picture = None if values.get(UNTOLD) else whole(values.get("cross_attn"))
-    sound = whole(values.get(SOUND))
+    sound, transcript = whole(values.get(SOUND)), whole(values.get(TRANSCRIPT))
+    if picture is not None and not bool(picture.any()):
+        # ConditioningZeroOut reaches the caption of the picture alone, and means all text; no encoder gives zeros.
+        picture, sound, transcript = picture if one_prompt else None, None, None
     return Conditioning(
         video_caption=picture,
         audio_caption=picture if sound is None and one_prompt else sound,
-        transcript=whole(values.get(TRANSCRIPT)),
+        transcript=transcript,
         reference=whole(values.get(REFERENCE)),
     )
+
+
+def check_told(entries: Iterable[Mapping[str, Any]], where: str, config: HarmonyConfig) -> None:
+    """Refuse conditions that stock nodes have made impossible here.
+
+    Args:
+        entries: of a guider's conditions, their tensors as ``cross_attn``.
+        where: the input they come from.
+        config: of the model.
+
+    Raises:
+        ValueError: a part of the picture only, or a caption that is too long or of another encoder.
+    """
+    longest, width = config.video.text_len, config.video.text_dim
+    for one in entries:
+        area = one.get("area")
+        # Of a share of the picture ComfyUI reads the height alone where latents are flat.
+        if "mask" in one or (area is not None and (area[0] != "percentage" or area[1] < 1)):
+            raise ValueError(
+                f"{where}: it is for a part of the picture, by ConditioningSetMask, ConditioningSetArea or "
+                "ConditioningSetAreaPercentage, and Harmony is told of picture and sound as a whole; leave that node out"
+            )
+        caption = one.get("cross_attn")
+        if caption is None or one.get(UNTOLD):
+            continue
+        if caption.shape[-1] != width:
+            raise ValueError(
+                f"{where}: its captions are {caption.shape[-1]} wide, this model reads {width}; encode them with the CLIP of "
+                "Load Harmony Checkpoint, or Load CLIP with umT5, type wan"
+            )
+        if caption.shape[1] > longest:
+            raise ValueError(
+                f"{where}: its caption has {caption.shape[1]} tokens, at most {longest} fit; shorten it, or leave "
+                "ConditioningConcat out and write one caption"
+            )

@@ -49,10 +49,13 @@ def live_bytes(work: Callable[[], object]) -> int:
 
 def allocated_bytes(work: Callable[[], object]) -> int:
     """The same as the CPU's allocator saw it, with what operations take inside."""
-    with (
-        torch.no_grad(),
-        torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile,
-    ):
+    with torch.no_grad():
+        return highest_allocated(work)
+
+
+def highest_allocated(work: Callable[[], object]) -> int:
+    """The same, with what is kept for gradients."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         work()
     events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
     now = top = 0

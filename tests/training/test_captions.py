@@ -271,12 +271,14 @@ def test_another_encoder_has_another_fingerprint(encoder, tmp_path):
 
 def test_what_cannot_be_encoded_is_named_and_nothing_is_written(make_cache, encoder, tmp_path):
     separate, ovi = CONFIGS.values()
-    long = (*ENTRIES, Entry(file="long.mp4", audio_caption="x" * 64))
+    long = Entry(file="long.mp4", audio_caption="x" * 64)
     with pytest.raises(ValueError, match=r"clip long\.mp4: its audio caption has 65 tokens, the model reads 64"):
-        make_cache("c", separate, long)
+        make_cache("c", separate, (long,))
     with pytest.raises(ValueError, match=r"clip t\.mp4: tags such as <S>"):
         make_cache("c", ovi, (Entry(file="t.mp4", transcript="<S>"),))
     wide = text_encoders.save_folder(tmp_path / "wide", width=24)
     with pytest.raises(ValueError, match="gives tokens 24 wide, the model reads 16"):
         load_caption_encoder(wide, separate)
     assert not (tmp_path / "c").exists()
+    assert len(make_cache("rest", separate, (*ENTRIES, long))) == len(ENTRIES)
+    assert "its audio caption has 65 tokens" in (tmp_path / "rest" / "skipped.jsonl").read_text()

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import os
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ import yaml
 from harmony_core.config import preset
 from harmony_core.records import to_record
 from harmony_core.training.config import OptimizerConfig, read_config, to_run
+from harmony_core.training.record import check_same, write_record
 
 TEXT = """
 kind: model
@@ -179,3 +181,65 @@ def test_aliases_are_fine_where_they_save_a_few_lines(tmp_path):
     text = TEXT.replace("optimizer: {lr: 1e-3}", "optimizer: &o {lr: 1e-3}") + "  - {name: more, steps: 1, optimizer: *o}\n"
     first, second = read_config(write(tmp_path, text)).stages
     assert first.optimizer == second.optimizer
+
+
+def test_the_paper_s_numbers_are_in_its_config():
+    """Steps, batches, learning rate, references and lambdas of three stages; speech and environment 1 : 1."""
+    run = read_config(CONFIGS[0].with_name("harmony-5b-paper.yaml"))
+    first, second, joint = run.stages
+    assert [s.steps for s in run.stages] == [100_000, 20_000, 10_000]
+    assert [s.batch or run.run.batch for s in run.stages] == [1536, 1536, 128]
+    assert [s.objective.reference for s in run.stages] == ["same_clip", "same_speaker", "same_speaker"]
+    assert [s.objective.streams for s in run.stages] == ["audio", "audio", "both"]
+    assert first.objective.reference_seconds == second.objective.reference_seconds == (1.0, 3.0)
+    assert joint.optimizer.lr == 1e-5 and joint.objective.mode == "synergy"
+    assert (joint.objective.lambda_video, joint.objective.lambda_audio) == (0.1, 0.3)
+    assert len({source.share for source in run.data.sources}) == 1 and len(run.data.sources) == 2
+    assert run.data.fps == run.model.fps == 25.0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("    steps: 10", "    steps: 10\n    batch: 4\n    tokens: 100", r"stage\.batch and stage\.tokens both say"),
+        ("    steps: 10", "    steps: 10\n    train: interaction", r"config\.stages\[0\]\.train is a list"),
+        (
+            "folder: data,",
+            "folder: data, fps: 25,",
+            r"data\.fps 25 and model\.fps 24 differ.*set both alike, as in model: {fps: 25}",
+        ),
+        ("folder: data,", "sources: [{folder: a, share: 0}],", r"source\.share is positive"),
+        ("folder: data,", "sources: [{folder: a, size: 3}],", r"config\.data\.sources\[0\] has unknown field\(s\) size"),
+        (
+            "folder: data,",
+            "folder: data, buckets: [{frames: 9, height: 64}],",
+            r"config\.data\.buckets\[0\] lacks field\(s\) width",
+        ),
+    ],
+)
+def test_what_is_wrong_with_stages_and_data_is_named(tmp_path, old, new, message):
+    assert old in TEXT
+    with pytest.raises(ValueError, match=message):
+        read_config(write(tmp_path, TEXT.replace(old, new, 1)))
+
+
+def test_a_codec_is_trained_on_one_folder_and_shape():
+    path = CONFIGS[0].with_name("tiny-audio-vae.yaml")
+    record = to_record(read_config(path))
+    with pytest.raises(ValueError, match=r"data\.buckets and data\.sources are for training of a model"):
+        to_run({**record, "data": {**record["data"], "buckets": [{"frames": 9, "height": 64, "width": 64}]}})
+
+
+def test_a_run_of_an_older_version_without_the_new_fields_is_the_same_run(tmp_path):
+    config = read_config(write(tmp_path, TEXT))
+    write_record(config, tmp_path)
+    record = json.loads((tmp_path / "config.json").read_text())
+    for name in ("sources", "buckets", "segments", "stride"):
+        del record["data"][name]
+    for name in ("batch", "accumulate", "tokens", "train"):
+        del record["stages"][0][name]
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    check_same(config, tmp_path)
+    other = dataclasses.replace(config, data=dataclasses.replace(config.data, segments=True))
+    with pytest.raises(ValueError, match=r"another config, in data\.segments;"):
+        check_same(other, tmp_path)

@@ -7,7 +7,9 @@ from harmony_core.geometry import ClipSpec, Grid
 from harmony_core.media import write_video, write_wav
 from harmony_core.progress import Cancelled
 from harmony_core.training.cache import LatentCache, build_cache, fingerprint
-from harmony_core.training.data import Clip, MediaFolder, PackedClips, generator, open_source, order, pack_clips
+from harmony_core.training.data import Clip, MediaFolder, PackedClips, open_source, pack_clips
+from harmony_core.training.draws import generator
+from harmony_core.training.order import order
 from harmony_core.training.store import Entry, Store, writing
 from harmony_core.types import Audio, Video
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from harmony_core.progress import Cancelled
 from harmony_core.records import to_record
 from harmony_core.training.config import ObjectiveConfig, OptimizerConfig, StageConfig
 from harmony_core.training.distributed import World
@@ -88,10 +89,25 @@ def test_two_processes_with_parts_of_the_weights_equal_one_and_resume_as_two_or_
     file, last = tmp_path / "two" / "model.safetensors", tmp_path / "two" / "checkpoints" / "step-00000004"
     assert largest_difference(expected, load_file(file)) <= 1e-5
     same_log(tmp_path / "one", tmp_path / "two")
-    assert len(list(last.glob("*.distcp"))) == 2
+    assert len(list(last.glob("state-*-of-00002.safetensors"))) == 2
     shutil.rmtree(last)
     train_model(two, cache, resume=True)
     assert largest_difference(expected, load_file(file)) <= 1e-5
+
+
+def test_a_run_of_one_process_goes_on_in_parts_of_two(make_run, cache, tmp_path):
+    changes = {"objective": ObjectiveConfig(reference_seconds=(0.05, 0.2)), "steps": 4, "save_every": 2}
+    expected = load_file(train_model(make_run(output=str(tmp_path / "one"), **changes), cache))
+
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        train_model(make_run(output=str(tmp_path / "two"), **changes), cache, progress=stop)
+    together(make_run(output=str(tmp_path / "two"), sharding="fsdp", **changes), cache, tmp_path, resume=True)
+    assert largest_difference(expected, load_file(tmp_path / "two" / "model.safetensors")) <= 1e-5
+    same_log(tmp_path / "one", tmp_path / "two")
 
 
 def test_a_batch_that_does_not_divide_is_refused(make_run, cache):

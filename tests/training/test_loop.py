@@ -32,7 +32,7 @@ SPEC = ClipSpec(frames=9, height=32, width=32, grid=Grid(patch=1))
 
 def losses(folder) -> list[dict]:
     lines = [line for line in read_log(Path(folder) / "log.jsonl") if "measured" not in line]
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+    return [{k: v for k, v in line.items() if k not in {"seconds", "wait"}} for line in lines]
 
 
 def stop_after(step: int):

@@ -68,7 +68,7 @@ def test_the_loss_falls_and_only_the_pairs_change(make, cache, model_config, ini
     objective.add_module("lora", pairs)
     phase = Phase(name="one", steps=60, optimizer=config.stages[0].optimizer, draw=lambda step: batch)
     kept = {}
-    train(objective, pairs, [phase], config, Hooks(export=kept.update))
+    train(objective, pairs, [phase], config, Hooks(export=lambda weights: kept.update(weights.items())))
     losses = logged(config.run.output)
     assert losses[-1] < 0.6 * losses[0]
     assert same(base, model.state_dict()) and init.read_bytes() == before

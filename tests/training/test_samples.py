@@ -7,8 +7,8 @@ from world_model import world_pipeline
 
 from harmony_core.media import probe
 from harmony_core.training.config import SamplesConfig, WorldConfig
-from harmony_core.training.model import start_model
-from harmony_core.training.samples import event_f1, pick, sampler
+from harmony_core.training.model import averaged_model, start_model
+from harmony_core.training.samples import _told, event_f1, pick, sampler
 from harmony_core.training.store import Entry
 from harmony_core.world.clip import clip_spec
 from harmony_core.world.dataset import Recipe, make_clip
@@ -65,3 +65,15 @@ def test_samples_are_written_and_measured(make_run, cache, world):
     clip = probe(files[1])
     assert clip.video is not None
     assert clip.audio is not None
+
+
+def test_samples_are_made_where_the_training_is(make_run, cache, monkeypatch):
+    """The meta device stands for a GPU: nothing of the model or of what it is told is elsewhere."""
+    config = make_run()
+    weights = start_model(config).state_dict()
+    model = averaged_model(dataclasses.replace(config, run=dataclasses.replace(config.run, device="meta")), weights)
+    assert {value.device.type for value in model.state_dict().values()} == {"meta"}
+    asked = []
+    monkeypatch.setattr(model, "encode_captions", lambda symbols: asked.append(symbols.device.type) or symbols)
+    _told(model, cache, [0, 1])
+    assert asked == ["meta", "meta"]

@@ -27,6 +27,11 @@ def test_a_checkpoint_is_where_a_training_starts(make_run, tmp_path, codecs):
     other = dataclasses.replace(run, init=str(path), model=run.model.replace(interaction={"window": 2}))
     with pytest.raises(ValueError, match=r"start\.safetensors is of another config than config\.model"):
         start_model(other)
+    faster = dataclasses.replace(run.model, fps=25.0)
+    data = dataclasses.replace(run.data, fps=25.0)
+    again = start_model(dataclasses.replace(run, init=str(path), model=faster, data=data))
+    assert again.config.fps == 25.0
+    assert all(torch.equal(started[key], value) for key, value in again.state_dict().items())
 
 
 @pytest.mark.bitwise("file")
