@@ -211,16 +211,9 @@ def test_a_clip_decoded_in_tiles_is_nearly_the_same(checkpoint, tmp_path):
     assert (frames[0] - frames[1]).abs().mean() < 0.02
 
 
-@pytest.mark.parametrize(
-    ("tile", "message"),
-    [
-        ("0", "--tile 0: a tile's size is a positive multiple of 16"),
-        ("100", "--tile 100: a tile's size"),
-        ("64", "--tile 64: tiles of 64 pixels overlap by at most 32"),
-        ("small", "--tile is a number of pixels, auto or none, got 'small'"),
-    ],
-)
-def test_a_tile_that_is_none_is_one_sentence(checkpoint, tmp_path, capsys, tile, message):
+@pytest.mark.parametrize("tile", ["0", "100", "64", "small"])
+def test_a_tile_that_is_none_is_one_sentence(checkpoint, tmp_path, capsys, tile):
+    message = f"--tile is a multiple of 16 pixels from 192 to 65536, auto or none, got '{tile}'"
     out = ["--out", str(tmp_path / "a.mp4")]
     assert main(["generate", "--checkpoint", str(checkpoint), "--tile", tile, *out]) == 1
     assert message in capsys.readouterr().err
