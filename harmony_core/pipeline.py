@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .audio_ops import to_mono
 from .canvas import Canvas
 from .codecs.audio import AudioCodec, resample
 from .codecs.video_tiling import Tiling
@@ -26,7 +27,6 @@ from .encoders.symbols import to_symbols
 from .flow import adjust_times, draw_noise, shifted_schedule
 from .geometry import ClipSpec
 from .guidance import Guidance
-from .media import to_mono
 from .models.harmony import Harmony
 from .models.sound_map import SoundMapRecorder
 from .offload import Offload

@@ -13,8 +13,8 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
 
-import av
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -242,6 +242,8 @@ def resample(audio: Audio, sample_rate: int) -> Audio:
 
 
 def _resample_row(wave: np.ndarray, rate_in: int, rate_out: int, length: int) -> np.ndarray:
+    import av  # noqa: PLC0415 - a machine that only samples may lack it
+
     graph = av.filter.Graph()
     source = graph.add_abuffer(sample_rate=rate_in, format="fltp", layout="mono", time_base=Fraction(1, rate_in))
     graph.link_nodes(source, graph.add("aresample", f"{rate_out}:{RESAMPLER}"), graph.add("abuffersink")).configure()
@@ -258,7 +260,9 @@ def _resample_row(wave: np.ndarray, rate_in: int, rate_out: int, length: int) ->
     return np.pad(out, (0, length - len(out)))
 
 
-def _pull(graph: av.filter.Graph, pieces: list[np.ndarray]) -> None:
+def _pull(graph: Any, pieces: list[np.ndarray]) -> None:
+    import av  # noqa: PLC0415 - as above
+
     with suppress(av.error.BlockingIOError, av.error.EOFError):  # nothing more for now, or at all
         while True:
             pieces.append(graph.pull().to_ndarray()[0])

@@ -9,7 +9,8 @@ range (HLG, PQ) is tone-mapped, interlaced pictures are not de-interlaced, tiled
 Writing is all or nothing: the target appears complete, or stays as it was.
 """
 
-from .read import read_audio, read_clip, read_image, read_video, to_mono
+from ..audio_ops import to_mono
+from .read import read_audio, read_clip, read_image, read_video
 from .source import AudioInfo, Limits, MediaInfo, VideoInfo, probe
 from .write import write_image, write_video, write_wav
 

@@ -13,7 +13,6 @@ from ..geometry import FPS, ClipSpec
 from ..progress import Progress
 from ..types import Audio, Video
 from .frames import Short, read_pictures
-from .layouts import channel_names
 from .pictures import Picture, Resize
 from .sound import read_sound
 from .source import DEFAULT_LIMITS, Limits, frame_rate, opened, probe
@@ -180,24 +179,6 @@ def read_clip(
             limits=limits,
         )
     return video, audio
-
-
-_LOW = {"LFE", "LFE2"}
-_MIX = {"FL": 1.0, "FR": 1.0, "FC": math.sqrt(2), "FLC": 1.0, "FRC": 1.0}
-
-
-def to_mono(audio: Audio) -> Audio:
-    """Mix all channels into one, without raising the level of any sum above full scale.
-
-    Sound with a low-frequency channel (2.1, 5.1, 7.1) is mixed as players fold it down: without that channel, the centre 3 dB
-    higher and the surrounds 3 dB lower than the front. The channels of any other sound are averaged.
-    """
-    names = channel_names(audio)
-    weights = torch.ones(audio.waveform.shape[1])
-    if _LOW & set(names):
-        weights = torch.tensor([0.0 if name in _LOW else _MIX.get(name, math.sqrt(0.5)) for name in names])
-    weights = (weights / weights.sum()).to(audio.waveform)
-    return Audio((audio.waveform * weights[:, None]).sum(1, keepdim=True), audio.sample_rate)
 
 
 def _check_request(

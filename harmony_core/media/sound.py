@@ -14,9 +14,9 @@ from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from torch import Tensor
 
+from ..audio_ops import known_layout
 from ..codecs.audio import SAMPLE_RATES, resample
 from ..types import Audio
-from .layouts import known_layout
 from .source import Source, stated_seconds
 from .track import Track
 

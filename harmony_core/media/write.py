@@ -30,11 +30,11 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from ..atomic import replacing
+from ..audio_ops import USUAL, layout_of
 from ..codecs.audio import SAMPLE_RATES, resample
 from ..inputs import exists, is_dir, is_file, named
 from ..progress import Progress
 from ..types import Audio, Video
-from .layouts import USUAL, layout_of
 from .pictures import SCALING, Picture
 from .sound import Samples
 

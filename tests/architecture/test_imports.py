@@ -34,6 +34,7 @@ ALLOWED = {
     "runtime": set(),
     "geometry": {"types", "records"},
     "config": {"geometry", "records", "layers", "shown"},
+    "audio_ops": {"types"},
     "layers": BASE,
     "conditioning": BASE,
     "models": BASE | {"layers", "encoders", "conditioning"},
@@ -122,3 +123,10 @@ def test_nothing_runs_code_from_strings_or_installs_packages():
         # A benchmark measures memory in a process of its own, the same program again.
         banned = {"pip"} if path.parent.name == "bench" else {"pip", "subprocess"}
         assert not {name.split(".")[0] for _, name in imports(path)} & banned, path
+
+
+def test_a_model_is_sampled_and_measured_on_a_gpu_without_media():
+    """A machine that only computes need not have PyAV."""
+    names = "pipeline", "plan.fit", "bench.model", "bench.world.runs", "bench.gpu.check", "bench.gpu.speed"
+    code = f"import sys; sys.modules['av'] = None; [__import__('harmony_core.' + name) for name in {names!r}]"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
