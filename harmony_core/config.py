@@ -256,7 +256,7 @@ def preset(name: str) -> HarmonyConfig:
         ValueError: there is none of that name.
     """
     if name not in PRESETS:
-        raise ValueError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+        raise ValueError(f"no preset {shown(repr(name))}; there are {', '.join(PRESETS)}")
     return PRESETS[name]
 
 

@@ -15,6 +15,7 @@ from typing import Protocol
 from torch import Tensor
 
 from .flow import Sigmas, check_sigmas, to_data
+from .shown import shown
 from .types import AV, Modality
 
 Velocity = Callable[[AV[Tensor], AV[float]], AV[Tensor]]
@@ -141,7 +142,7 @@ def sampler(name: str) -> Sampler:
         ValueError: there is none of that name.
     """
     if name not in SAMPLERS:
-        raise ValueError(f"no sampler {name!r}; there are {', '.join(SAMPLERS)}")
+        raise ValueError(f"no sampler {shown(repr(name))}; there are {', '.join(SAMPLERS)}")
     return SAMPLERS[name]
 
 
