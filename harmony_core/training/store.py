@@ -176,7 +176,7 @@ class Writer:
             spec: shape of the clip; that of the folder where it is None.
         """
         spec = spec or self._spec
-        group = self._groups.setdefault((spec, frozenset(row)), _Group(spec))
+        group = self._groups.setdefault((spec, tuple(sorted(row))), _Group(spec))
         group.loose |= {f"{name}.{len(group.rows)}": value.contiguous() for name, value in (loose or {}).items()}
         group.entries.append(entry)
         group.rows.append(dict(row))
@@ -308,7 +308,7 @@ def _join(parts: Sequence[Path], whole: Path, kind: Kind, folder: Path) -> None:
         first = 0
         for number, (name, count) in enumerate(zip(index.shards, index.counts, strict=True)):
             spec = index.specs[number] if index.specs else index.spec
-            rows = frozenset(key for key in _shapes(part / name) if "." not in key)
+            rows = tuple(sorted(key for key in _shapes(part / name) if "." not in key))
             shard = _Joined(part / name, spec, count, index.entries[first : first + count])
             groups.setdefault((spec, rows), []).append(shard)
             first += count
