@@ -219,7 +219,7 @@ def test_parts_put_together_are_the_measurement_of_all_their_clips(pipeline, jud
         bench = WorldBench(pipeline, judges, plan(rows=rows, clips=clips, first=first))
         bench.kind("impact")
         bench.anchors()
-        part = Part({"first": first, "clips": clips, "seed": 0, "steps": 2}, bench.values)
+        part = Part({"first": first, "clips": clips, "seed": 0, "steps": 2, "split": "easy", "sampler": "euler"}, bench.values)
         write_part(tmp_path / f"{first}.json", part)
         parts.append(read_part(tmp_path / f"{first}.json"))
         assert parts[-1].values == bench.values

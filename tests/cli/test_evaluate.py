@@ -57,7 +57,7 @@ def test_every_figure_is_written_under_its_name(files, tmp_path, capsys):
         assert {name, f"{name}.low", f"{name}.high"} <= set(figures), name
     assert figures["anchors.true_still.loudness"] == pytest.approx(-100)
     assert meta["clips"] == 2
-    assert (meta["steps"], meta["shift"], meta["sampler"], meta["seed"]) == (1, 3.0, "euler", 0)
+    assert (meta["steps"], meta["shift"], meta["sampler"], meta["seed"]) == (1, 5.0, "euler", 0)
     assert len(meta["checkpoint"]["sha256"]) == 64
     assert meta["told"] == ["captions", "transcripts", "references"]
     assert meta["seconds"]["audio_driven"] >= 0

@@ -122,7 +122,7 @@ def test_the_same_seed_gives_the_same_clip_and_another_one_another(server, cell,
 
 def test_every_sampler_takes_the_same_steps_in_both_nodes(server):
     """Some of ComfyUI's go without the last but one sigma of a step more; the set of them is ComfyUI's own."""
-    names = server.object_info("HarmonyKSampler")["input"]["required"]["sampler_name"][1]["options"]
+    names = server.get("/object_info/HarmonyKSampler")["HarmonyKSampler"]["input"]["required"]["sampler_name"][1]["options"]
     assert len(names) > 30
     apart = {}
     for name in names:

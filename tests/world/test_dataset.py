@@ -149,5 +149,5 @@ def test_the_command_writes_clips_that_read_back_in_sync(tmp_path):
 
 def test_the_command_refuses_seeds_out_of_range(tmp_path, capsys):
     assert main(["world", "--out", str(tmp_path / "no"), "--seed", "-4"]) == 1
-    assert "training seeds" in capsys.readouterr().err
+    assert "--seed is a whole number from 0" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()

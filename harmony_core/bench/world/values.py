@@ -19,7 +19,7 @@ from ...inputs import named, read_text
 from ...world.clip import Kind
 from ...world.evaluation import Figures
 from ...world.metrics import Fractions, intervals
-from .plan import FLOOR, HEADLINE, ROWS, TRUTH
+from .plan import FLOOR, HEADLINE, ROWS, TASKS, TRUTH
 from .record import figures_of, is_judged
 
 Values = dict[str, dict[str, list[Fractions]]]
@@ -83,8 +83,9 @@ def _check(part: Part) -> None:
     for kind, rows in part.values.items():
         if kind == "anchors":
             continue
+        known = {*ROWS, *(f"{row}_shuffled" for row in TASKS)}
         judged = {other for row in rows if is_judged(row) for other in (FLOOR[ROWS[row].voices], TRUTH[ROWS[row].voices])}
-        if kind not in HEADLINE or not set(rows) <= set(ROWS) or not judged <= set(rows):
+        if kind not in HEADLINE or not set(rows) <= known or not judged <= set(rows):
             raise ValueError(kind)
         if len({len(clips) for clips in rows.values()}) > 1:
             raise ValueError(kind)
