@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import sysconfig
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +34,7 @@ import nodes  # noqa: E402, F401
 
 ROOT = Path(__file__).parents[2]
 COMFY = Path(comfy.cli_args.__file__).parents[1]
+LIBRARIES = tuple(Path(sysconfig.get_path(kind)) for kind in ("purelib", "platlib"))
 TORCH = ("torch", "torch.nn", "torch.nn.functional", "torch.nn.modules.module", "torch._tensor")
 MOVING = {"current_loaded_models", "filename_list_cache", "cache_helper"}
 """What ComfyUI keeps of its own work."""
@@ -41,9 +43,14 @@ Members = dict[str, Any]
 
 
 def core() -> dict[str, ModuleType]:
-    """ComfyUI's modules."""
+    """ComfyUI's modules; not the libraries of an environment that lies in its folder, which keep registries of their own."""
     files = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
-    return {name: sys.modules[name] for name, file in files.items() if file and Path(file).is_relative_to(COMFY)}
+    return {name: sys.modules[name] for name, file in files.items() if file and is_core(Path(file))}
+
+
+def is_core(file: Path) -> bool:
+    """Whether a module's file is part of the checkout."""
+    return file.is_relative_to(COMFY) and not any(map(file.is_relative_to, LIBRARIES))
 
 
 def members(modules: dict[str, ModuleType]) -> Members:

@@ -1,5 +1,9 @@
 """Files from other loaders beside ours, and files that are not what they should be."""
 
+import math
+from pathlib import Path
+
+import layouts
 import pytest
 import torch
 from all_in_one import save_all_in_one
@@ -8,67 +12,62 @@ from graphs import FRAMES, clip_graph, node, sampled, sampled_by_stock
 from rounding import ROUNDING, away
 from safetensors.torch import save_file
 
-from harmony_core.codecs.video_vae import PRESETS, VideoVAE
 from harmony_core.geometry import ClipSpec
-from harmony_core.runtime import Runtime
 
 CHECKPOINTS = "models/checkpoints"
 
 
-def write_wan_vae(path) -> None:
-    """What the stock VAELoader knows a Wan2.2 VAE by; it draws the other weights itself."""
-    whole = VideoVAE(PRESETS["wan2.2"], Runtime(device="meta")).state_dict()
-    keys = ("decoder.middle.0.residual.0.gamma", "decoder.upsamples.0.upsamples.0.residual.2.weight")
-    save_file({key: torch.ones(whole[key].shape) * 0.01 for key in keys}, path)
+def drawn(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    """Random numbers of the usual size for so many inputs; every output reads one buffer from another place, so that a file of
+    them is small."""
+    inputs = math.prod(shape[1:])
+    buffer = torch.randn(math.prod(shape[:1]) + inputs - 1, generator=generator) / inputs**0.5
+    return buffer.unfold(0, inputs, 1).unflatten(1, shape[1:]) if len(shape) > 1 else buffer.reshape(shape)
 
 
-def write_mmaudio_vae(path) -> None:
-    """Likewise of the one file that holds MMAudio's VAE, vocoder and mel filter; the filter it does not draw."""
-    save_file(
-        {
-            "vocoder.activation_post.downsample.lowpass.filter": torch.ones(1, 1, 12) / 12,
-            "mel_converter.mel_basis": torch.ones(80, 513) / 513,
-        },
-        path,
-    )
+def write_vaes(folder: Path) -> None:
+    """Wan2.2's VAE and MMAudio's single file, every weight of them: the stock loader leaves others as memory holds them."""
+    folder.mkdir(exist_ok=True)
+    generator = torch.Generator().manual_seed(3)
+    for name, shapes in (("wan.pth", layouts.video_vae()), ("mmaudio.pth", layouts.audio_single())):
+        weights = {key: drawn(shape, generator) for key, shape in shapes.items()}
+        filters = {key: torch.ones(shape) / shape[-1] for key, shape in shapes.items() if key.endswith(("filter", "mel_basis"))}
+        gains = {key: torch.ones(shape) for key, shape in shapes.items() if key.endswith("gamma")}
+        torch.save(weights | filters | gains, folder / name)
 
 
 def test_stock_vaes_beside_a_model_alone(server):
-    folder = server.base / "models" / "vae"
-    folder.mkdir(exist_ok=True)
-    write_wan_vae(folder / "wan.safetensors")
-    write_mmaudio_vae(folder / "mmaudio.safetensors")
+    write_vaes(server.base / "models" / "vae")
     save_all_in_one(server.base / CHECKPOINTS / "alone.safetensors", codecs=False)
     graph = clip_graph(checkpoint="alone.safetensors")
     graph["latent"]["inputs"] |= {"seconds": 5 / 24, "width": 32, "height": 32}
     graph = sampled_by_stock(graph, "alone")
     graph["sampled"]["inputs"]["steps"] = 1
-    graph["wan"] = node("VAELoader", vae_name="wan.safetensors")
-    graph["mmaudio"] = node("VAELoader", vae_name="mmaudio.safetensors")
+    graph["wan"] = node("VAELoader", vae_name="wan.pth")
+    graph["mmaudio"] = node("VAELoader", vae_name="mmaudio.pth")
     graph["clip"] = node("HarmonyDecode", latent=["sampled", 0], video_vae=["wan", 0], audio_vae=["mmaudio", 0])
     graph["keep clip"] = node("ProbeKeep", name="stock clip", images=["clip", 0], audio=["clip", 1])
     server.run(graph)
     kept = server.kept("stock clip")
     assert tuple(kept["images"].shape) == (5, 32, 32, 3)
     assert kept["wave"].shape[-1] == round(5 / 24 * 44_100)
+    assert all(bool(x.isfinite().all()) for x in (kept["images"], kept["wave"]))
 
 
 @pytest.mark.bitwise("locked")
 def test_stock_vaes_give_the_clip_its_sound_and_its_silence(server):
-    folder = server.base / "models" / "vae"
-    folder.mkdir(exist_ok=True)
-    write_wan_vae(folder / "wan.safetensors")
-    write_mmaudio_vae(folder / "mmaudio.safetensors")
+    write_vaes(server.base / "models" / "vae")
     save_all_in_one(server.base / CHECKPOINTS / "alone.safetensors", codecs=False)
     graph = clip_graph("audio", checkpoint="alone.safetensors")
     graph["empty"]["inputs"] |= {"width": 32, "height": 32}
-    graph["mmaudio"] = node("VAELoader", vae_name="mmaudio.safetensors")
-    graph["wan"] = node("VAELoader", vae_name="wan.safetensors")
+    graph["mmaudio"] = node("VAELoader", vae_name="mmaudio.pth")
+    graph["wan"] = node("VAELoader", vae_name="wan.pth")
     graph["latent"]["inputs"]["audio_vae"] = ["mmaudio", 0]
     graph = sampled(graph, "stock drives", steps=1)
     graph["sampled"]["inputs"] |= {"video_vae": ["wan", 0], "audio_vae": ["mmaudio", 0]}
     server.run(graph)
     kept = server.kept("stock drives")
+    assert torch.isfinite(kept["before.audio"]).all()
     assert torch.equal(kept["before.audio"], kept["after.audio"])
     # This VAE takes 44.1 kHz and rounds down; the clip and SyncCFG's silence have all their latents all the same.
     assert kept["after.audio"].shape[-1] == ClipSpec(frames=FRAMES, height=32, width=32).audio_latents

@@ -132,7 +132,7 @@ def words(server):
 
 
 def test_the_encoder_of_another_model_is_one_sentence(words):
-    # What the stock loader knows CLIP-L by; it draws the other weights itself.
+    # What the stock loader knows CLIP-L by; nothing reads the other weights.
     known = {"text_model.encoder.layers.0.mlp.fc1.weight": torch.zeros(3072, 768)}
     save_file(known, words.base / "models" / "text_encoders" / "clip_l.safetensors")
     loader = node("CLIPLoader", clip_name="clip_l.safetensors", type="stable_diffusion")
