@@ -35,13 +35,12 @@ from ..weights.ovi import OviFiles, trained_on
 from ..weights.trained import usual_clip
 from .clip_files import ClipFiles
 from .lora_options import Loras, parse_lora, read_loras
-from .numbers import LARGEST_SEED, LONGEST_START, check_number, check_threads, check_whole
+from .numbers import LARGEST_SEED, LONGEST_START, check_length, check_number, check_threads, check_whole
 from .sizes import parse_size
 
 LONGEST_VOICE = 3.0
 """Seconds of a reference that are used: as long as those the papers train with."""
 _NOTED = 0.5e-3  # seconds by which a clip may differ from what was asked without a word
-_LONGEST, _FASTEST = 600.0, 1000.0  # seconds, as much as media reads; pictures a second
 _MOST_CLIPS = 1000
 _LONGEST_TEXT = 10_000  # characters, some minutes of reading
 _WORLD_SIZE = (64, 64)
@@ -92,9 +91,7 @@ def check_options(args: argparse.Namespace) -> None:
     check_whole("count", args.count, 1, _MOST_CLIPS)
     check_whole("seed", args.seed, 0, LARGEST_SEED)
     check_threads(args.threads)
-    for option, number, limit in (("seconds", args.seconds, _LONGEST), ("fps", args.fps, _FASTEST)):
-        if number is not None and not 0 < number <= limit:
-            raise ValueError(f"--{option} is a positive number up to {limit:g}, got {number:g}")
+    check_length(args.seconds, args.fps)
     if args.audio is not None and args.video is not None:
         raise ValueError("--audio makes pictures for a sound and --video a sound for pictures: give one of them")
     if args.video is not None and args.image is not None:

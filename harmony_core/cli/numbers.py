@@ -10,6 +10,8 @@ from ..shown import shown
 LARGEST_SEED, MOST_THREADS = 1 << 62, 1024
 LONGEST_START = 1e6
 """Seconds into a file: eleven days."""
+SECONDS = 1e-3, 600.0
+"""A clip's, as much as media reads."""
 _LONGEST_USAGE = 300
 
 
@@ -44,3 +46,11 @@ def check_number(option: str, value: float | None, least: float, most: float) ->
 def check_threads(threads: int | None) -> None:
     """Likewise of the CPU's."""
     check_whole("threads", threads, 1, MOST_THREADS)
+
+
+def check_length(seconds: float | None, fps: float | None) -> None:
+    """Likewise of a clip's length and frame rate."""
+    from ..geometry import FPS
+
+    check_number("seconds", seconds, *SECONDS)
+    check_number("fps", fps, *FPS)

@@ -11,6 +11,8 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from .numbers import check_length, check_whole
+
 if TYPE_CHECKING:
     import torch
 
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 SUMMARY = "say what a clip takes: memory, what fits a GPU, time"
 TASKS = ("joint", "audio-driven", "video-driven")
 _GIB, _TERA = 2**30, 1e12
-_LONGEST, _FASTEST, _MOST_STEPS = 600.0, 1000.0, 1000
 _VOICE_SECONDS = 3.0
 """Of a reference voice, as long as ``generate`` uses."""
 
@@ -108,11 +109,10 @@ def _training_lines(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _check(args: argparse.Namespace) -> None:
-    for option, number, limit in (("seconds", args.seconds, _LONGEST), ("fps", args.fps, _FASTEST)):
-        if number is not None and not 0 < number <= limit:
-            raise ValueError(f"--{option} is a positive number up to {limit:g}, got {number:g}")
-    if args.steps is not None and not 1 <= args.steps <= _MOST_STEPS:
-        raise ValueError(f"--steps is a whole number from 1 to {_MOST_STEPS}, got {args.steps}")
+    from ..flow import MOST_STEPS
+
+    check_length(args.seconds, args.fps)
+    check_whole("steps", args.steps, 1, MOST_STEPS)
 
 
 def _computed(device: torch.device, dtype: str) -> torch.dtype:

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 
 from ..atomic import check_target
 from ..inputs import named
-from .numbers import LONGEST_START, check_number
+from .numbers import LONGEST_START, check_length, check_number
 
 if TYPE_CHECKING:
     from ..media import VideoInfo
     from ..runtime import Runtime
     from ..types import Audio, Video
 
-_SHORTEST, _LONGEST = 1e-3, 600.0  # seconds, as much as media reads
 SUMMARY = "encode and decode a media file through the codecs"
 
 
@@ -71,14 +70,11 @@ def run(args: argparse.Namespace) -> None:
 
 def _check_request(args: argparse.Namespace) -> str:
     """The kind of file to write, when the weights that it may need are given."""
-    from ..geometry import FPS
-
     kind: str = args.out.suffix.lower()
     if kind not in {".mp4", ".wav", ".png"}:
         raise ValueError(f"--out is a name ending in .mp4, .wav or .png, got {named(args.out)}")
     check_number("start", args.start, 0, LONGEST_START)
-    check_number("seconds", args.seconds, _SHORTEST, _LONGEST)
-    check_number("fps", args.fps, *FPS)
+    check_length(args.seconds, args.fps)
     check_target(args.out)
     for_pictures = "--video-vae FILE with Wan2.2_VAE.pth for the pictures"
     for_sound = "--audio-codec FILE with MMAudio's VAE, and --vocoder FILE with its vocoder, for the sound"

@@ -116,8 +116,8 @@ def test_published_models_are_planned_by_name(capsys):
     [
         (("--size", "704:1280"), "--size is WIDTHxHEIGHT in pixels"),
         (("--size", "100x64"), "width 100 is not a multiple of 16; nearest: 96 or 112"),
-        (("--seconds", "0"), "--seconds is a positive number"),
-        (("--fps", "-1"), "--fps is a positive number"),
+        (("--seconds", "0"), "--seconds is a number from 0.001 to 600"),
+        (("--fps", "-1"), "--fps is a number from 0.001 to 1000"),
         (("--steps", "0"), "--steps is a whole number from 1"),
         (("--tflops", "0"), "--tflops is a positive number"),
         (("--tflops", "nan"), "--tflops is a positive number"),

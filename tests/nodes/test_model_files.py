@@ -19,7 +19,8 @@ CHECKPOINTS = "models/checkpoints"
 
 def drawn(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
     """Random numbers of the usual size for so many inputs; every output reads one buffer from another place, so that a file of
-    them is small."""
+    them is small.
+    """
     inputs = math.prod(shape[1:])
     buffer = torch.randn(math.prod(shape[:1]) + inputs - 1, generator=generator) / inputs**0.5
     return buffer.unfold(0, inputs, 1).unflatten(1, shape[1:]) if len(shape) > 1 else buffer.reshape(shape)
