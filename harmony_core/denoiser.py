@@ -14,7 +14,8 @@ from torch import Tensor
 
 from .canvas import Canvas, over_latents
 from .conditioning import Conditioning
-from .drivers import DriverCache, Keep, MemoryBudget
+from .drivers import DriverCache, MemoryBudget
+from .evaluator import Evaluator, Step
 from .guidance import Evaluation, Guidance, guide
 from .models.harmony import Context, Harmony
 from .models.sound_map import SoundMapRecorder
@@ -97,8 +98,8 @@ class Denoiser:
                 lambda a: a.to(self.device, self.dtype).expand(self._canvas.batch, *a.shape[1:])
             )
         self._contexts: dict[bool, Context] = {}
-        self._drivers = DriverCache(self.device, setting.budget)
-        self._tally = dict.fromkeys(Modality, 0)
+        drivers = DriverCache(self.device, setting.budget) if setting.use_cache else None
+        self._evaluator = Evaluator(driver=self._canvas.driver, fps=setting.canvas.spec.fps, drivers=drivers)
         self.passes = AV(0, 0)
         if setting.recorder is not None:
             _, rows, columns = model.config.video.patch
@@ -116,101 +117,25 @@ class Denoiser:
         Returns:
             Velocities in ``x``'s dtype; zero where latents are given.
         """
-        self._tally = dict.fromkeys(Modality, 0)
-        canvas = self._canvas
+        before, canvas = dict(self._evaluator.passes), self._canvas
         inputs = canvas.compose(x.map(lambda value: value.to(self.device, self.dtype)))
         free = canvas.free.map(over_latents, inputs)
+        step = Step(latents=inputs, times=canvas.times(sigma), anchors=self._anchors, recorder=self._recorder(sigma))
         with torch.no_grad():
-            velocity = guide(partial(self._evaluate, inputs, sigma), self._setting.guidance, sigma, canvas.generated, free)
-        self.passes = AV(*(self._tally[m] for m in Modality))
+            velocity = guide(partial(self._evaluate, step), self._setting.guidance, sigma, canvas.generated, free)
+        self.passes = AV.of(lambda m: self._evaluator.passes[m] - before[m])
         return x.map(lambda value, v, mask: torch.zeros_like(value) if v is None else (v * mask).to(value), velocity, free)
 
     def close(self) -> None:
         """Let go of conditions and drivers."""
-        self._drivers.clear()
+        self._evaluator.close()
         self._contexts.clear()
 
     # ---- evaluations
 
-    def _evaluate(self, x: AV[Tensor], sigma: AV[float], what: Evaluation, wanted: AV[bool]) -> AV[Tensor | None]:
-        velocity = self._ask(x, sigma, what, wanted)
+    def _evaluate(self, step: Step, what: Evaluation, wanted: AV[bool]) -> AV[Tensor | None]:
+        velocity = self._evaluator.evaluate(self._model, what, wanted, step, self._context(what.text))
         return velocity.map(lambda v: None if v is None else v.float())
-
-    def _ask(self, x: AV[Tensor], sigma: AV[float], what: Evaluation, wanted: AV[bool]) -> AV[Tensor | None]:
-        context = self._context(what.text)
-        skip = what.skip_layers
-        times = self._canvas.times(sigma)
-        if what.company == "cut":
-            return AV.of(lambda m: self._alone(m, x[m], times[m], context, skip) if wanted[m] else None)
-        if what.company == "mute":
-            assert self._anchors is not None
-            anchors = self._anchors
-            return AV.of(
-                lambda m: self._driven(m, x[m], times[m], what.text, anchors[m.other], "anchor", skip) if wanted[m] else None
-            )
-        driver = self._canvas.driver
-        if driver is not None:
-            given, target = self._canvas.given[driver], driver.other
-            recorder = self._recorder(sigma) if what.text else None
-            velocity = self._driven(target, x[target], times[target], what.text, given, "given", skip, recorder)
-            return AV[Tensor | None](None, None).replace(target, velocity)
-        self._count(*Modality)
-        joint = self._model(
-            x, times, context, fps=self._fps, skip_layers=skip, recorder=self._recorder(sigma) if what.text else None
-        )
-        return joint.map(lambda v, want: v if want else None, wanted)
-
-    def _alone(self, m: Modality, x: Tensor, t: Tensor, context: Context, skip: tuple[int, ...]) -> Tensor:
-        self._count(m)
-        return self._model.forward_alone(m, x, t, context, skip_layers=skip)
-
-    def _driven(
-        self,
-        target: Modality,
-        x: Tensor,
-        t: Tensor,
-        text: bool,
-        driver_latent: Tensor,
-        role: str,
-        skip: tuple[int, ...],
-        recorder: SoundMapRecorder | None = None,
-    ) -> Tensor:
-        """The target's velocity beside a clean other stream."""
-        driver, context = target.other, self._context(text)
-        if self._model.config.driver_isolation and self._setting.use_cache:
-
-            def read(keep: Keep) -> None:
-                self._count(driver)
-                self._model.read_driver(
-                    driver, driver_latent, context, keep, other_length=x.shape[2], fps=self._fps, skip_layers=skip
-                )
-
-            memory = self._drivers.get((driver, role, text, skip), read)
-            if memory is not None:
-                self._count(target)
-                return self._model.forward_driven(
-                    target,
-                    x,
-                    t,
-                    context,
-                    memory,
-                    driver_length=driver_latent.shape[2],
-                    fps=self._fps,
-                    skip_layers=skip,
-                    recorder=recorder,
-                )
-        self._count(*Modality)
-        still = driver_latent.new_zeros(driver_latent.shape[0], 1)
-        both = self._model(
-            AV.both(driver_latent).replace(target, x),
-            AV.both(still).replace(target, t),
-            context,
-            driver=driver,
-            fps=self._fps,
-            skip_layers=skip,
-            recorder=recorder,
-        )
-        return both[target]
 
     def _context(self, text: bool) -> Context:
         if text not in self._contexts:
@@ -223,11 +148,3 @@ class Denoiser:
     def _recorder(self, sigma: AV[float]) -> SoundMapRecorder | None:
         recorder = self._setting.recorder
         return recorder if recorder is not None and recorder.wants_step(sigma.audio) else None
-
-    @property
-    def _fps(self) -> float:
-        return self._canvas.spec.fps
-
-    def _count(self, *branches: Modality) -> None:
-        for m in branches:
-            self._tally[m] += 1

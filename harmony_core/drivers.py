@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -70,9 +71,17 @@ class _Kept:
 class DriverCache:
     """The drivers of one sampling run. Make one a run and let it go with the run."""
 
-    def __init__(self, device: torch.device, budget: MemoryBudget | None = None) -> None:
+    def __init__(self, device: torch.device, budget: MemoryBudget | Callable[[], MemoryBudget] | None = None) -> None:
+        """An empty one.
+
+        Args:
+            device: the model's.
+            budget: of the drivers, or what tells it at the first one, when the model is loaded; by default
+                :meth:`MemoryBudget.of`.
+        """
         self._device = device
-        self._budget = self._left = budget or MemoryBudget.of(device)
+        self._given = budget or partial(MemoryBudget.of, device)
+        self._left: MemoryBudget | None = None
         self._kept: dict[Hashable, _Kept | None] = {}
         self._taken: dict[Hashable, MemoryBudget] = {}
 
@@ -87,16 +96,17 @@ class DriverCache:
             Its memory, or None where the budget does not hold it: then the caller runs the driver along.
         """
         if key not in self._kept:
-            before = self._left
+            before = self.bytes_left
             self._kept[key] = self._fill(read)
-            self._taken[key] = MemoryBudget(before.device - self._left.device, before.host - self._left.host)
+            left = self.bytes_left
+            self._taken[key] = MemoryBudget(before.device - left.device, before.host - left.host)
         return self._kept[key]
 
     def drop(self, key: Hashable) -> None:
         """Let go of one driver, if it is kept; what it took is free for others."""
         if self._kept.pop(key, None) is not None:
-            taken = self._taken[key]
-            self._left = MemoryBudget(self._left.device + taken.device, self._left.host + taken.host)
+            taken, left = self._taken[key], self.bytes_left
+            self._left = MemoryBudget(left.device + taken.device, left.host + taken.host)
         self._taken.pop(key, None)
 
     def __iter__(self) -> Iterator[Hashable]:
@@ -106,16 +116,18 @@ class DriverCache:
     @property
     def bytes_left(self) -> MemoryBudget:
         """What is left of the budget."""
+        if self._left is None:
+            self._left = self._given() if callable(self._given) else self._given
         return self._left
 
     def clear(self) -> None:
         """Let go of everything."""
         self._kept.clear()
         self._taken.clear()
-        self._left = self._budget
+        self._left = None
 
     def _fill(self, read: Read) -> _Kept | None:
-        before, kept = self._left, _Kept(self._device)
+        before, kept = self.bytes_left, _Kept(self._device)
         try:
             read(lambda layer, link, memory: kept.put(layer, link, tuple(self._place(t) for t in memory)))
         except _Full:
@@ -128,11 +140,11 @@ class DriverCache:
         return kept
 
     def _place(self, tensor: torch.Tensor) -> torch.Tensor:
-        size = tensor.numel() * tensor.element_size()
-        if size <= self._left.device:
-            self._left = MemoryBudget(self._left.device - size, self._left.host)
+        size, left = tensor.numel() * tensor.element_size(), self.bytes_left
+        if size <= left.device:
+            self._left = MemoryBudget(left.device - size, left.host)
             return tensor
-        if size <= self._left.host:
-            self._left = MemoryBudget(self._left.device, self._left.host - size)
+        if size <= left.host:
+            self._left = MemoryBudget(left.device, left.host - size)
             return tensor.to("cpu")
         raise _Full

@@ -222,7 +222,7 @@ class Harmony(nn.Module):
         prefix, prefix_mask = self._prefix(conditioning, batch, like)
         return Context(AV.of(lambda m: self._read_context(m, context[m])), prefix, prefix_mask)
 
-    def forward(
+    def forward_joint(
         self,
         latents: AV[Tensor],
         times: AV[Tensor],
@@ -264,10 +264,12 @@ class Harmony(nn.Module):
         streams = self._run(streams, replace(work, skip_layers=skip_layers))
         return AV.of(lambda m: self.branch(m).finish(streams[m]))
 
+    forward = forward_joint
+
     def forward_alone(
         self, modality: Modality, latent: Tensor, t: Tensor, context: Context, *, skip_layers: Collection[int] = ()
     ) -> Tensor:
-        """One stream's velocity with the interaction cut; arguments as in :meth:`forward`."""
+        """One stream's velocity with the interaction cut; arguments as in :meth:`forward_joint`."""
         stream = self._begin(modality, latent, t, context)
         work = _Pass(exchanges=None, readers=(), prefix_tokens=context.prefix_tokens, skip_layers=skip_layers)
         return self.branch(modality).finish(self._run({modality: stream}, work)[modality])
@@ -313,12 +315,12 @@ class Harmony(nn.Module):
         skip_layers: Collection[int] = (),
         recorder: SoundMapRecorder | None = None,
     ) -> Tensor:
-        """One stream's velocity, given what was kept of its driver; equals :meth:`forward` with that driver.
+        """One stream's velocity, given what was kept of its driver; equals :meth:`forward_joint` with that driver.
 
         Args:
             target: the driven stream.
             latent: its latent.
-            t: its times, as in :meth:`forward`.
+            t: its times, as in :meth:`forward_joint`.
             context: from :meth:`prepare`.
             memory: what :meth:`read_driver` kept.
             driver_length: latents in time of the driver.

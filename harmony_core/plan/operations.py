@@ -6,15 +6,22 @@ What is told is prepared once a run and not counted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, prod
 
+import torch
+from torch import Tensor
+
 from ..config import BranchConfig, HarmonyConfig
+from ..drivers import DriverCache, MemoryBudget
+from ..evaluator import Evaluator, Step
 from ..geometry import ClipSpec
-from ..guidance import FULL, Evaluation, Guidance
+from ..guidance import Evaluation, Guidance, guide
+from ..layers.attention import KeysValues
 from ..layers.embedding import ConvMLP
 from ..models.alignment import align
+from ..models.harmony import Context
 from ..types import AV, Modality
 
 CONV_MLP_KERNEL = 7
@@ -107,46 +114,66 @@ class Run:
         return AV.of(lambda m: sum(m in one.streams for one in self.step))
 
 
+class PassRecorder:
+    """A model that computes nothing and notes the passes it is asked for."""
+
+    def __init__(self, config: HarmonyConfig) -> None:
+        self.config = config
+        self.step: list[Pass] = []
+        self.once: list[Pass] = []
+
+    def forward_joint(
+        self, latents: AV[Tensor], *_: object, driver: Modality | None = None, skip_layers: Collection[int] = (), **__: object
+    ) -> AV[Tensor]:
+        """Both streams."""
+        self.step.append(replace(joint_pass(self.config, driver), left_out=len(skip_layers)))
+        return latents
+
+    def forward_alone(self, modality: Modality, latent: Tensor, *_: object, skip_layers: Collection[int] = ()) -> Tensor:
+        """One stream."""
+        self.step.append(replace(lone_pass(modality), left_out=len(skip_layers)))
+        return latent
+
+    def read_driver(self, driver: Modality, *_: object, skip_layers: Collection[int] = (), **__: object) -> None:
+        """A clean stream alone."""
+        self.once.append(replace(driver_pass(driver), left_out=len(skip_layers)))
+
+    def forward_driven(
+        self, target: Modality, latent: Tensor, *_: object, skip_layers: Collection[int] = (), **__: object
+    ) -> Tensor:
+        """A stream beside what was kept."""
+        self.step.append(replace(driven_pass(target), left_out=len(skip_layers)))
+        return latent
+
+
 def run_of(config: HarmonyConfig, guidance: Guidance, driver: Modality | None = None) -> Run:
-    """The passes of a run, as :class:`harmony_core.denoiser.Denoiser` makes them while all guides act.
+    """The passes of a run while all guides act, noted from the evaluator that makes them.
 
     Args:
         config: of the model.
         guidance: of the run.
         driver: the stream that is given as a whole, if one is.
     """
-    run = Run()
-    kept: set[tuple[Modality, str, Evaluation]] = set()
-    generated = AV.of(lambda m: m is not driver)
+    acting = replace(guidance, guides=tuple(replace(one, start=1.0, end=0.0) for one in guidance.guides))
+    model, empty = PassRecorder(config), AV(torch.empty(1, 1, 1, 1, 1), torch.empty(1, 1, 1))
+    contexts = {text: Context(AV[Sequence[KeysValues]]([], []), prefix=None) for text in (True, False)}
+    evaluator = Evaluator(driver=driver, fps=config.fps, drivers=DriverCache(torch.device("cpu"), MemoryBudget(0)))
+    told: set[bool] = set()
 
-    def without(one: Pass, what: Evaluation) -> Pass:
-        return replace(one, left_out=len(what.skip_layers))
+    def evaluate(what: Evaluation, wanted: AV[bool]) -> AV[Tensor | None]:
+        told.add(what.text)
+        step = Step(latents=empty, times=empty, anchors=empty)
+        return evaluator.evaluate(model, what, wanted, step, contexts[what.text])
 
-    def driven(target: Modality, role: str, what: Evaluation) -> None:
-        if not config.driver_isolation:
-            run.step.append(without(joint_pass(config, target.other), what))
-            return
-        run.step.append(without(driven_pass(target), what))
-        key = (target.other, role, what)
-        if key not in kept:
-            kept.add(key)
-            run.once.append(without(driver_pass(target.other), what))
-            run.drivers.append(target.other)
+    def ask() -> list[Pass]:
+        model.step = []
+        guide(evaluate, acting, AV.both(0.5), AV.of(lambda m: m is not driver), empty)
+        return model.step
 
-    everywhere = [(FULL, generated), *((g.anchor, g.scale.map(lambda s, m: s != 1 and m, generated)) for g in guidance.guides)]
-    for what, wanted in everywhere:
-        targets = [m for m in Modality if wanted[m]]
-        if what.company == "cut":
-            run.step += [without(lone_pass(m), what) for m in targets]
-        elif what.company == "mute":
-            for target in targets:
-                driven(target, "anchor", what)
-        elif driver is not None and targets:
-            driven(driver.other, "given", what)
-        elif targets:
-            run.step.append(without(joint_pass(config), what))
-    run.texts = len({what.text for what, wanted in everywhere if any(wanted)})
-    return run
+    ask()  # the first step reads drivers
+    return Run(
+        step=ask(), once=model.once, drivers=[m for one in model.once for m in Modality if m in one.streams], texts=len(told)
+    )
 
 
 def operations_of(

@@ -1,4 +1,4 @@
-"""One sampling run: what is given, what was prepared once, and how the model answers a step's question.
+"""One sampling run: what is given, what was prepared once, and a step's question to the model.
 
 It lives from the first to the last step, so a run that is cancelled leaves nothing behind and the next one starts clean.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import comfy.model_management
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from ...harmony_core.canvas import over_latents
 from ...harmony_core.conditioning import Conditioning
-from ...harmony_core.drivers import DriverCache, Keep, MemoryBudget
+from ...harmony_core.drivers import DriverCache, MemoryBudget
+from ...harmony_core.evaluator import Evaluator, Step
 from ...harmony_core.flow import adjust_times
 from ...harmony_core.geometry import ClipSpec
 from ...harmony_core.guidance import FULL, Evaluation
@@ -54,8 +56,6 @@ class Run:
             time for each of them, so what is generated less is brought to its noise (:meth:`beside`).
         driver: the stream that is given as a whole, if one is.
         gamma: timestep adjustment between the streams; 1 is none. A sampler that walks both sets it.
-        passes: how often each branch was run so far.
-        saved: how often a driver did not have to be run again.
     """
 
     def __init__(self, spec: ClipSpec, masks: AV[Tensor], device: torch.device) -> None:
@@ -66,12 +66,10 @@ class Run:
         self.driver = next((m for m in Modality if not bool(free[m].any())), None)
         if self.driver is not None and not bool(free[self.driver.other].any()):
             raise ValueError("latent: both streams are given as a whole; leave one of them free")
-        self._device = device
-        self._cache: DriverCache | None = None
+        drivers = DriverCache(device, partial(_budget, device))
+        self._evaluator = Evaluator(driver=self.driver, fps=spec.fps, drivers=drivers)
         self._contexts: dict[tuple[int, torch.device, torch.dtype], tuple[Conditioning, Context]] = {}
         self.gamma = 1.0
-        self.passes = dict.fromkeys(Modality, 0)
-        self.saved = 0
 
     @classmethod
     def of_masks(cls, spec: ClipSpec, masks: Sequence[Tensor] | None, batch: int, device: torch.device) -> Run:
@@ -130,102 +128,38 @@ class Run:
 
     def close(self) -> None:
         """Let go of conditions and drivers."""
-        self._cache = None
+        self._evaluator.close()
         self._contexts.clear()
 
     def forget(self, conditions: Conditioning) -> None:
         """Let go of what was prepared of these conditions."""
         for key in [key for key in self._contexts if key[0] == id(conditions)]:
             _, context = self._contexts.pop(key)
-            for driver in self._cache or ():
-                if driver[2] == id(context):  # type: ignore[index]
-                    self._cache.drop(driver)  # type: ignore[union-attr]
+            self._evaluator.forget(context)
 
     def velocity(
         self, model: Harmony, x: AV[Tensor], times: AV[Tensor], conditions: Conditioning, question: Question
     ) -> AV[Tensor]:
         """The velocities asked for; zeros where none is wanted."""
+        if not any(question.wanted):
+            return x.map(torch.zeros_like)
+        anchors = question.anchors
+        if anchors is not None:
+            anchors = anchors.map(lambda a, latent: a.to(latent).expand(latent.shape[0], *a.shape[1:]), x)
+        step = Step(latents=x, times=times, anchors=anchors, recorder=question.recorder)
         context = self._context(model, conditions, x.video)
-        answer = AV.both(None) if not any(question.wanted) else self._ask(model, x, times, context, question)
-        return x.map(lambda latent, v: torch.zeros_like(latent) if v is None else v, answer)
-
-    def _ask(self, model: Harmony, x: AV[Tensor], times: AV[Tensor], context: Context, question: Question) -> AV[Tensor | None]:
-        wanted = question.wanted
-        company, skip = question.evaluation.company, question.evaluation.skip_layers
-        if company == "cut":
-            self._count(*(m for m in Modality if wanted[m]))
-            return AV.of(lambda m: model.forward_alone(m, x[m], times[m], context, skip_layers=skip) if wanted[m] else None)
-        if company == "mute":
-            assert question.anchors is not None
-            anchors = question.anchors.map(lambda a, latent: a.to(latent).expand(latent.shape[0], *a.shape[1:]), x)
-            return AV.of(
-                lambda m: (
-                    self._driven(model, m, x[m], times[m], context, anchors[m.other], "anchor", question) if wanted[m] else None
-                )
-            )
-        if self.driver is not None:
-            target = self.driver.other
-            v = self._driven(model, target, x[target], times[target], context, x[self.driver], "given", question)
-            return AV[Tensor | None](None, None).replace(target, v)
-        self._count(*Modality)
-        both = Harmony.forward(model, x, times, context, fps=self.spec.fps, skip_layers=skip, recorder=question.recorder)
-        return both.map(lambda v, want: v if want else None, wanted)
-
-    def _driven(
-        self,
-        model: Harmony,
-        target: Modality,
-        x: Tensor,
-        t: Tensor,
-        context: Context,
-        clean: Tensor,
-        role: str,
-        question: Question,
-    ) -> Tensor:
-        """The target's velocity beside a clean other stream, which is run once where it does not read the target."""
-        driver, fps, skip = target.other, self.spec.fps, question.evaluation.skip_layers
-        recorder = None if role == "anchor" else question.recorder
-        if model.config.driver_isolation:
-            before = self.passes[driver]
-
-            def read(keep: Keep) -> None:
-                self._count(driver)
-                model.read_driver(driver, clean, context, keep, other_length=x.shape[2], fps=fps, skip_layers=skip)
-
-            memory = self._drivers.get((driver, role, id(context), skip), read)
-            if memory is not None:
-                self.saved += self.passes[driver] == before
-                self._count(target)
-                return model.forward_driven(
-                    target,
-                    x,
-                    t,
-                    context,
-                    memory,
-                    driver_length=clean.shape[2],
-                    fps=fps,
-                    skip_layers=skip,
-                    recorder=recorder,
-                )
-        self._count(*Modality)
-        latents = AV.both(clean).replace(target, x)
-        times = AV.both(clean.new_zeros(clean.shape[0], 1)).replace(target, t)
-        return Harmony.forward(model, latents, times, context, driver=driver, fps=fps, skip_layers=skip, recorder=recorder)[
-            target
-        ]
+        velocity = self._evaluator.evaluate(model, question.evaluation, question.wanted, step, context)
+        return x.map(lambda latent, v: torch.zeros_like(latent) if v is None else v, velocity)
 
     @property
-    def _drivers(self) -> DriverCache:
-        # What is free is asked at the first driver: by then the model is loaded.
-        if self._cache is None:
-            free_bytes = int(comfy.model_management.get_free_memory(self._device))
-            on_cpu = self._device.type == "cpu"
-            self._cache = DriverCache(self._device, MemoryBudget(free_bytes // 2, 0 if on_cpu else HOST_BYTES))
-        return self._cache
+    def passes(self) -> dict[Modality, int]:
+        """How often each branch was run so far."""
+        return self._evaluator.passes
 
-    def _count(self, *branches: Modality) -> None:
-        for m in branches:
-            self.passes[m] += 1
+    @property
+    def saved(self) -> int:
+        """How often a driver did not have to be run again."""
+        return self._evaluator.saved
 
     def _context(self, model: Harmony, conditions: Conditioning, like: Tensor) -> Context:
         # The conditions are kept beside what was made of them, so that their identity stays theirs.
@@ -234,3 +168,9 @@ class Run:
             context = model.prepare(conditions, like.shape[0], device=like.device, dtype=like.dtype)
             self._contexts[key] = (conditions, context)
         return self._contexts[key][1]
+
+
+def _budget(device: torch.device) -> MemoryBudget:
+    """Of drivers: half of what is free beside the loaded model."""
+    free_bytes = int(comfy.model_management.get_free_memory(device))
+    return MemoryBudget(free_bytes // 2, 0 if device.type == "cpu" else HOST_BYTES)

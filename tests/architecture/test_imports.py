@@ -45,8 +45,10 @@ ALLOWED = {
     "sampling": BASE | {"flow"},
     "canvas": BASE,
     "drivers": BASE | {"models"},
+    "evaluator": BASE | {"models", "drivers", "guidance"},
+    "denoiser": BASE | {"models", "drivers", "guidance", "evaluator", "canvas", "conditioning"},
     "offload": BASE | {"models"},
-    "plan": BASE | {"layers", "models", "codecs", "guidance", "weights", "bench"},
+    "plan": BASE | {"layers", "models", "codecs", "drivers", "evaluator", "guidance", "weights", "bench"},
 }
 
 
