@@ -1,7 +1,4 @@
-"""From words, a voice, pictures or sound to a clip, standalone.
-
-:func:`sample` is the model's part, from a setting to finished latents; :func:`generate` is the whole path, codecs included.
-"""
+"""From words, a voice, frames or audio to a clip, standalone: codecs, encoders, and :func:`.sample.sample` between them."""
 
 from __future__ import annotations
 
@@ -13,30 +10,29 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .audio_ops import to_mono
+from .audio_ops import resample, to_mono
 from .canvas import Canvas
-from .codecs.audio import AudioCodec, resample
+from .codecs.audio import AudioCodec
 from .codecs.video_tiling import Tiling
 from .codecs.video_vae import VideoVAE
 from .conditioning import Conditioning
 from .config import HarmonyConfig
-from .denoiser import Denoiser, Setting
+from .denoiser import Setting
 from .drivers import MemoryBudget
 from .encoders.prompts import prompts_of
 from .encoders.symbols import to_symbols
-from .flow import adjust_times, draw_noise, shifted_schedule
 from .geometry import ClipSpec
 from .guidance import Guidance
 from .models.harmony import Harmony
 from .models.sound_map import SoundMapRecorder
 from .offload import Offload
 from .progress import Progress
-from .recipes import HARMONY
 from .runtime import Runtime
-from .sampling import OnStep, sampler
-from .training.codec_files import load_sound_codec, load_video_codec
+from .sample import Schedule, sample
+from .sampling import OnStep
 from .types import AV, Audio, Modality, Video
 from .weights.checkpoint import Checkpoint, load_checkpoint
+from .weights.codec_files import load_sound_codec, load_video_codec
 from .weights.ovi import OviSize, holds_ovi, load_ovi
 
 SHORTEST_VOICE = 0.3
@@ -45,72 +41,6 @@ SILENT = 1e-4
 """Root mean square below which a reference is silent; -80 dB."""
 MOST_CLIPPED = 0.02
 """Share of samples at full scale from which a reference is clipped."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """How a run goes from noise to data.
-
-    Attributes:
-        steps: sampling steps.
-        shift: of the schedule towards noise.
-        gamma: timestep adjustment between the streams; 1 is none.
-        sampler: name of a sampler.
-    """
-
-    steps: int = HARMONY.steps
-    shift: float = HARMONY.shift
-    gamma: float = 1.0
-    sampler: str = HARMONY.sampler
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampled:
-    """The outcome of a run.
-
-    Attributes:
-        latents: finished, float32; what was given is in them bit for bit.
-        passes: how often each branch was run, evaluation by evaluation.
-    """
-
-    latents: AV[Tensor]
-    passes: tuple[AV[int], ...]
-
-
-def sample(
-    model: Harmony, setting: Setting, *, seeds: Sequence[int], schedule: Schedule | None = None, on_step: OnStep | None = None
-) -> Sampled:
-    """Sample latents.
-
-    Args:
-        model: a joint model.
-        setting: what is given, told and guided.
-        seeds: one a clip.
-        schedule: steps and sampler.
-        on_step: called every step; it cancels the run by raising.
-
-    Raises:
-        ValueError: the parts do not fit each other.
-    """
-    schedule = schedule or Schedule()
-    walk = sampler(schedule.sampler)
-    sigmas = adjust_times(shifted_schedule(schedule.steps, shift=schedule.shift), gamma=schedule.gamma)
-    canvas = setting.canvas
-    denoiser = Denoiser(model, setting)
-    passes: list[AV[int]] = []
-
-    def velocity(x: AV[Tensor], sigma: AV[float]) -> AV[Tensor]:
-        v = denoiser(x, sigma)
-        passes.append(denoiser.passes)
-        return v
-
-    home = canvas.given.video.device
-    noise = draw_noise(canvas.given.map(lambda x: x.shape), seeds)
-    try:
-        end = walk(velocity, noise.map(lambda x: x.to(denoiser.device)), sigmas, on_step)
-    finally:
-        denoiser.close()
-    return Sampled(latents=canvas.compose(end.map(lambda x: x.to(home))), passes=tuple(passes))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,9 @@ from harmony_core.config import HarmonyConfig, SymbolEncoderConfig
 from harmony_core.geometry import ClipSpec, Grid
 from harmony_core.guidance import sync_guidance, text_guidance
 from harmony_core.models.harmony import Harmony
-from harmony_core.pipeline import Pipeline, Request, Schedule, generate
+from harmony_core.pipeline import Pipeline, Request, generate
 from harmony_core.progress import Cancelled
+from harmony_core.sample import Schedule
 from harmony_core.types import AV, Audio, Video
 from harmony_core.weights.checkpoint import CodecConfigs, save_checkpoint
 

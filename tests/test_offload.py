@@ -18,9 +18,10 @@ from harmony_core.drivers import DriverCache
 from harmony_core.guidance import Guidance, sync_guidance, text_guidance
 from harmony_core.models.harmony import Harmony
 from harmony_core.offload import Offload, Porter, layers_of, pack, weights_of
-from harmony_core.pipeline import Pipeline, Request, Schedule, generate, sample
+from harmony_core.pipeline import Pipeline, Request, generate
 from harmony_core.progress import Cancelled
 from harmony_core.runtime import Runtime, sdpa
+from harmony_core.sample import Schedule, sample
 from harmony_core.types import AV, Audio, Modality, Video
 
 LAYERS = 4

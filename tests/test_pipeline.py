@@ -19,9 +19,9 @@ from harmony_core.models.branch import Layout, Stream
 from harmony_core.models.harmony import Harmony
 from harmony_core.models.interaction import Exchange
 from harmony_core.models.sound_map import SoundMapRecorder
-from harmony_core.pipeline import Schedule, sample
 from harmony_core.progress import Cancelled
 from harmony_core.runtime import Runtime
+from harmony_core.sample import Schedule, sample
 from harmony_core.types import AV, Modality
 
 SHORT = Schedule(steps=3, sampler="euler")

@@ -28,7 +28,6 @@ from harmony_core.guidance import Guidance, modality_guidance, sync_guidance, te
 from harmony_core.layers.rope import split_channels
 from harmony_core.models.harmony import Context, Harmony
 from harmony_core.offload import Offload
-from harmony_core.pipeline import Schedule, sample
 from harmony_core.plan.fit import AHEAD, CARDS, RESERVE, Job, Way, way_on
 from harmony_core.plan.memory import (
     audio_codec_bytes,
@@ -43,6 +42,7 @@ from harmony_core.plan.operations import driven_pass, driver_pass, joint_pass, l
 from harmony_core.plan.parts import audio_codec_size, model_size, video_codec_size
 from harmony_core.plan.rate import Rate, measure_rate
 from harmony_core.runtime import Runtime
+from harmony_core.sample import Schedule, sample
 from harmony_core.types import AV, Audio, Modality
 
 COUNTED = 0.02

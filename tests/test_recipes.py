@@ -6,8 +6,8 @@ import dataclasses
 from harmony_core.bench.world.plan import Plan
 from harmony_core.cli import demo, evaluate, generate
 from harmony_core.config import preset
-from harmony_core.pipeline import Schedule
 from harmony_core.recipes import HARMONY, RECIPES, recipe_for
+from harmony_core.sample import Schedule
 from harmony_core.training.config import SamplesConfig
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,10 +18,10 @@ from typing import Any
 
 import torch
 
-from ..codecs.audio import AudioCodec, audio_codec_preset, decode_realtime_factor
+from ..codecs.audio import AudioCodec, audio_codec_preset
 from ..codecs.video_vae import VideoVAE, VideoVAEConfig
+from ..timing import interleaved
 from ..weights.video_vae import from_diffusers
-from .timing import interleaved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,3 +173,25 @@ def _memory(kind: str) -> int:
 def _audio(plan: Plan) -> float:
     torch.manual_seed(0)
     return decode_realtime_factor(AudioCodec(audio_codec_preset(plan.preset)), seconds=plan.seconds)
+
+
+def decode_realtime_factor(codec: AudioCodec, *, seconds: float = 4.0, repeats: int = 3) -> float:
+    """Seconds of computing for a second of sound: latents to waveform, the fastest of ``repeats`` after one to warm up.
+
+    Args:
+        codec: any, also with random weights.
+        seconds: of sound, rounded up to whole latents.
+        repeats: timed runs.
+
+    Returns:
+        Below 1 is faster than real time.
+    """
+    length = codec.latents(max(1, round(seconds * codec.config.mel.sample_rate)))
+    latents = torch.randn(1, codec.config.vae.latent_channels, length, generator=torch.Generator().manual_seed(0))
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        sound = codec.decode(latents)
+        sound.waveform.cpu()  # waits for a GPU
+        times.append(time.perf_counter() - start)
+    return min(times[1:]) / sound.seconds

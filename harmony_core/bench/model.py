@@ -25,11 +25,11 @@ from ..models.alignment import align
 from ..models.branch import Branch, Stream
 from ..models.harmony import Harmony
 from ..models.interaction import Exchange, Interaction, WritingLink
-from ..pipeline import Schedule, sample
 from ..plan.operations import joint_pass, operations_of
 from ..runtime import Runtime, usable_device
+from ..sample import Schedule, sample
+from ..timing import interleaved, synchronize
 from ..types import AV, Modality
-from .timing import interleaved, synchronize
 
 SYNC = sync_guidance(AV(3.0, 2.0))
 

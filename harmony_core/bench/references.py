@@ -17,11 +17,11 @@ from pathlib import Path
 from torch import Tensor
 
 from ..conditioning import Conditioning
+from ..measure.matching import match
 from ..pipeline import Pipeline
 from ..weights.builtin import resolve
 from ..world.clip import WorldClip
 from ..world.dataset import TEST_SEEDS, Recipe, make_clip
-from ..world.matching import match
 from ..world.metrics import Fractions, Interval, intervals
 from ..world.trackers import Found, hear_impacts
 from .world.plan import Plan, Task

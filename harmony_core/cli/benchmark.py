@@ -95,9 +95,10 @@ def _generator(args: argparse.Namespace) -> Generator:
     from dataclasses import replace
 
     from ..guidance import sync_guidance
-    from ..pipeline import Pipeline, Schedule
+    from ..pipeline import Pipeline
     from ..recipes import RECIPES, recipe_for
     from ..runtime import Runtime, usable_device
+    from ..sample import Schedule
     from ..weights.builtin import resolve
     from ..weights.inspect import inspect
     from ..weights.trained import usual_clip

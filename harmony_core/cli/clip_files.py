@@ -8,7 +8,7 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..codecs.audio import resample
+from ..audio_ops import resample
 from ..geometry import ClipSpec
 from ..media import to_mono, write_image, write_video
 from ..media.sheet import Mark, heated, sheet, strip

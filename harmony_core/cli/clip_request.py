@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 
 from ..atomic import check_target
-from ..codecs.audio import resample
+from ..audio_ops import resample
 from ..config import HarmonyConfig, SymbolEncoderConfig
 from ..encoders.spelling import spell
 from ..encoders.symbols import to_symbols
@@ -22,10 +22,11 @@ from ..geometry import ClipSpec
 from ..guidance import Guidance, SyncText, sync_guidance, text_guidance
 from ..inputs import exists, is_file, named
 from ..media import probe, read_audio, read_image, read_video, to_mono
-from ..pipeline import Request, Schedule, check_voice, is_silent, texts_of
+from ..pipeline import Request, check_voice, is_silent, texts_of
 from ..recipes import RECIPES, Recipe, recipe_for
 from ..records import is_text
 from ..runtime import usable_device
+from ..sample import Schedule
 from ..sampling import sampler
 from ..shown import shown
 from ..types import AV, Audio, Video

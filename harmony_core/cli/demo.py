@@ -61,7 +61,8 @@ def run(args: argparse.Namespace) -> None:
 
     from ..flow import MOST_STEPS
     from ..guidance import sync_guidance
-    from ..pipeline import Pipeline, Schedule, generate
+    from ..pipeline import Pipeline, generate
+    from ..sample import Schedule
     from ..types import AV
     from ..weights.builtin import judges, resolve
     from ..weights.trained import usual_clip
@@ -133,10 +134,10 @@ def _examples(spec: ClipSpec) -> list[Example]:
 
 def _sync(clip: Clip, judges: Judges, *, talks: bool) -> str:
     """How well picture and sound belong together, in words."""
-    from ..codecs.audio import resample
+    from ..audio_ops import resample
+    from ..measure.matching import match
     from ..media import to_mono
     from ..world.clip import SAMPLE_RATE
-    from ..world.matching import match
     from ..world.metrics import listen, look, sync
 
     fps = clip.video.fps

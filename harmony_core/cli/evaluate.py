@@ -217,7 +217,7 @@ def write_figures(path: Path, meta: Mapping[str, Any], tables: Mapping[str, Mapp
 def _plan(args: argparse.Namespace) -> Plan:
     from ..bench.world.plan import Plan
     from ..flow import adjust_times, shifted_schedule
-    from ..pipeline import Schedule
+    from ..sample import Schedule
     from ..sampling import sampler
     from ..types import AV
 

@@ -97,8 +97,8 @@ def _video(args: argparse.Namespace, info: VideoInfo, runtime: Runtime, *, still
     """The pictures of the clip, through the codec where its weights are given."""
     from ..geometry import ClipSpec, Grid
     from ..media import read_video
-    from ..training.codec_files import load_video_codec
     from ..types import Video
+    from ..weights.codec_files import load_video_codec
     from .sizes import parse_size
 
     grid = Grid()
@@ -121,7 +121,7 @@ def _audio(args: argparse.Namespace, runtime: Runtime, video: Video | None) -> A
     """The sound of the clip, as long as its pictures where it has some, through the codec where its weights are given."""
     from ..geometry import Grid
     from ..media import read_audio, to_mono
-    from ..training.codec_files import load_sound_codec
+    from ..weights.codec_files import load_sound_codec
 
     seconds = video.seconds if video is not None else args.seconds
     audio = to_mono(

@@ -107,10 +107,10 @@ def _train_model(config: ModelRun, world: World, *, resume: bool) -> Path:
     import torch
 
     from ..runtime import Runtime
-    from ..training.codec_files import codec_tensors, load_sound_codec, load_video_codec
     from ..training.model import check_parts, train_model
     from ..training.samples import sampler
     from ..weights.checkpoint import CodecConfigs
+    from ..weights.codec_files import codec_tensors, load_sound_codec, load_video_codec
     from ..weights.trained import clip_metadata
 
     check_parts(config)

@@ -1,4 +1,4 @@
-"""Sound to latents and back: resampling, mel spectrogram, VAE and vocoder behind two functions.
+"""Sound to latents and back: mel spectrogram, VAE and vocoder behind two functions.
 
 What makes lengths exact is here and explicit: a waveform is padded with silence to whole latents before encoding, and cut
 to the wanted number of samples after decoding. The VAE runs on the whole clip, as its attention sees all of it and its input
@@ -9,16 +9,12 @@ pieces with their whole context, so that the pieces equal the whole.
 from __future__ import annotations
 
 import math
-import time
-from contextlib import suppress
 from dataclasses import dataclass, field
-from fractions import Fraction
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..audio_ops import resample
 from ..progress import Progress
 from ..runtime import Runtime
 from ..types import Audio
@@ -28,12 +24,6 @@ from .mel import MelConfig, log_mel
 from .vocoder import CHUNK_FRAMES, Vocoder, VocoderConfig
 
 # B batch, S samples, C latent channels, L latents
-
-# FFmpeg's polyphase sinc resampler: 128 taps under a Kaiser window (beta 12) that end the pass band at 0.98 of Nyquist, where
-# its default of 32 taps lets a tone 500 Hz above Nyquist through at -26 dB.
-RESAMPLER = "filter_size=128:cutoff=0.98:kaiser_beta=12"
-RESAMPLE_BLOCK = 1 << 16
-SAMPLE_RATES = (1_000, 768_000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,82 +199,3 @@ class AudioCodec(nn.Module):
         told: Progress | None = (lambda done, total: progress(done + 1, total + 1)) if progress else None
         wave = self.vocoder.stream(mel, chunk=chunk, progress=told)
         return Audio(wave[:, :, :samples].float(), self.config.mel.sample_rate)
-
-
-def resample(audio: Audio, sample_rate: int) -> Audio:
-    """The same sound at another rate; the first samples coincide.
-
-    PyAV is used because it is there wherever this package is: torchaudio, whose resampler is pure Python, does not import
-    beside a CPU-only torch. It runs on the CPU and is not differentiable.
-
-    Args:
-        audio: (B, C, samples), any device.
-        sample_rate: Hz wanted.
-
-    Returns:
-        float32, ``samples * sample_rate / audio.sample_rate`` samples, rounded, at least 1, on the same device; the audio
-        itself where it has the rate already.
-
-    Raises:
-        ValueError: a rate outside 1 to 768 kHz, or with a fraction of a Hz.
-    """
-    if audio.sample_rate == sample_rate:
-        return audio
-    low, high = SAMPLE_RATES
-    for rate in (audio.sample_rate, sample_rate):
-        if not low <= rate <= high or rate != int(rate):
-            raise ValueError(f"sound is resampled between whole rates of {low} to {high} Hz, got {rate}")
-    wave = audio.waveform.detach().float().cpu()
-    length = max(1, round(wave.shape[2] * sample_rate / audio.sample_rate))
-    rows = [_resample_row(row.numpy(), int(audio.sample_rate), int(sample_rate), length) for row in wave.flatten(0, 1)]
-    result = torch.from_numpy(np.stack(rows)) if rows else wave.new_zeros(0, length)
-    return Audio(result.reshape(*wave.shape[:2], length).to(audio.waveform.device), sample_rate, audio.layout)
-
-
-def _resample_row(wave: np.ndarray, rate_in: int, rate_out: int, length: int) -> np.ndarray:
-    import av  # noqa: PLC0415 - a machine that only samples may lack it
-
-    graph = av.filter.Graph()
-    source = graph.add_abuffer(sample_rate=rate_in, format="fltp", layout="mono", time_base=Fraction(1, rate_in))
-    graph.link_nodes(source, graph.add("aresample", f"{rate_out}:{RESAMPLER}"), graph.add("abuffersink")).configure()
-    pieces: list[np.ndarray] = []
-    for start in range(0, len(wave), RESAMPLE_BLOCK):
-        block = np.ascontiguousarray(wave[None, start : start + RESAMPLE_BLOCK])
-        frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="mono")
-        frame.sample_rate, frame.pts, frame.time_base = rate_in, start, Fraction(1, rate_in)
-        graph.push(frame)
-        _pull(graph, pieces)
-    graph.push(None)
-    _pull(graph, pieces)
-    out = np.concatenate(pieces)[:length] if pieces else np.zeros(0, np.float32)
-    return np.pad(out, (0, length - len(out)))
-
-
-def _pull(graph: Any, pieces: list[np.ndarray]) -> None:
-    import av  # noqa: PLC0415 - as above
-
-    with suppress(av.error.BlockingIOError, av.error.EOFError):  # nothing more for now, or at all
-        while True:
-            pieces.append(graph.pull().to_ndarray()[0])
-
-
-def decode_realtime_factor(codec: AudioCodec, *, seconds: float = 4.0, repeats: int = 3) -> float:
-    """Seconds of computing for a second of sound: latents to waveform, the fastest of ``repeats`` after one to warm up.
-
-    Args:
-        codec: any, also with random weights.
-        seconds: of sound, rounded up to whole latents.
-        repeats: timed runs.
-
-    Returns:
-        Below 1 is faster than real time.
-    """
-    length = codec.latents(max(1, round(seconds * codec.config.mel.sample_rate)))
-    latents = torch.randn(1, codec.config.vae.latent_channels, length, generator=torch.Generator().manual_seed(0))
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        sound = codec.decode(latents)
-        sound.waveform.cpu()  # waits for a GPU
-        times.append(time.perf_counter() - start)
-    return min(times[1:]) / sound.seconds

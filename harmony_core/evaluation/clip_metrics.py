@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ..codecs.audio import resample
+from ..audio_ops import resample
 from ..measure.sync import measure_sync
 from ..media import to_mono
 from ..types import Audio, Video

@@ -11,7 +11,8 @@ from ..encoders.symbols import to_symbols
 from ..geometry import ClipSpec
 from ..guidance import Guidance
 from ..media import write_video
-from ..pipeline import Pipeline, Request, Schedule, generate
+from ..pipeline import Pipeline, Request, generate
+from ..sample import Schedule
 from ..world.clip import Kind
 from ..world.dataset import TEST_SEEDS, Recipe, make_clip
 from .items import Item

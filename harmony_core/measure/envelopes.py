@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..codecs.audio import resample
+from ..audio_ops import resample
 from ..types import Audio
 
 Curve = npt.NDArray[np.float64]

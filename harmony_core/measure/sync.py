@@ -15,8 +15,8 @@ import numpy as np
 from torch import Tensor
 
 from ..types import Audio
-from ..world.matching import match
 from .envelopes import RATE, Curve, Seen, heard_curve, seen_curves
+from .matching import match
 
 TOLERANCE = 0.08
 """Seconds between a seen event and a heard one up to which they are partners; two pictures at 24 a second."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..codecs.audio import SAMPLE_RATES
+from ..audio_ops import SAMPLE_RATES
 from ..geometry import FPS, ClipSpec
 from ..progress import Progress
 from ..types import Audio, Video

@@ -14,8 +14,7 @@ from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from torch import Tensor
 
-from ..audio_ops import known_layout
-from ..codecs.audio import SAMPLE_RATES, resample
+from ..audio_ops import SAMPLE_RATES, known_layout, resample
 from ..types import Audio
 from .source import Source, stated_seconds
 from .track import Track

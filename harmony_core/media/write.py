@@ -30,8 +30,7 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from ..atomic import replacing
-from ..audio_ops import USUAL, layout_of
-from ..codecs.audio import SAMPLE_RATES, resample
+from ..audio_ops import SAMPLE_RATES, USUAL, layout_of, resample
 from ..inputs import exists, is_dir, is_file, named
 from ..progress import Progress
 from ..types import Audio, Video

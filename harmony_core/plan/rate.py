@@ -8,8 +8,8 @@ from functools import partial
 
 import torch
 
-from ..bench.timing import interleaved
 from ..runtime import sdpa
+from ..timing import interleaved
 from .operations import Operations
 
 ROUNDS = 5

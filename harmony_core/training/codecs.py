@@ -28,8 +28,8 @@ from ..codecs.mel import log_mel
 from ..codecs.video_vae import VideoVAE
 from ..codecs.vocoder import Vocoder
 from ..progress import Progress
+from ..weights.codec_files import load_video_codec, save_codec
 from ..weights.files import load_into
-from .codec_files import load_video_codec, save_codec
 from .components import Components, principal_components
 from .config import AudioCodecRun, VideoCodecRun
 from .data import PackedClips

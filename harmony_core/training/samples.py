@@ -20,11 +20,11 @@ from ..conditioning import Conditioning
 from ..denoiser import Setting
 from ..encoders.symbols import to_symbols
 from ..geometry import ClipSpec
+from ..measure.matching import f1, match
 from ..media import write_video
 from ..models.harmony import Harmony
-from ..pipeline import Schedule, sample
+from ..sample import Schedule, sample
 from ..types import AV, Audio, Video
-from ..world.matching import f1, match
 from ..world.trackers import hear_impacts, track_impacts
 from .cache import LatentCache
 from .captions import read_captions, with_nothing

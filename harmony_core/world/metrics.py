@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..measure.matching import match, nearest_offsets
 from .av_align import av_align, motion_peaks, sound_onsets
 from .clip import SAMPLE_RATE, Floats, WorldClip
 from .judges import Judges, features, mouths
-from .matching import match, nearest_offsets
 from .trackers import Found, hear_impacts, track_impacts, track_releases
 from .voice import likeness, portrait
 

@@ -17,7 +17,7 @@ import torch
 from comfy.nested_tensor import NestedTensor
 from torch import Tensor
 
-from ...harmony_core.codecs.audio import resample
+from ...harmony_core.audio_ops import resample
 from ...harmony_core.codecs.video_vae import WAN_MEAN, WAN_STD
 from ...harmony_core.config import HarmonyConfig
 from ...harmony_core.geometry import ClipSpec

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...harmony_core.codecs.audio import resample
+from ...harmony_core.audio_ops import resample
 from ...harmony_core.geometry import ClipSpec
 from ...harmony_core.media import to_mono
 from ...harmony_core.types import Audio, Modality

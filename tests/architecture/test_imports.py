@@ -22,12 +22,17 @@ COMFY = {
     "latent_preview",
 }
 
-# What a layer may import, by first path component below harmony_core; a layer also imports itself.
+# What a room may import: the first path component below harmony_core, or a module beside them. A room also imports itself.
 BASE = {"types", "geometry", "config", "runtime", "records", "progress", "shown"}
+FILES = {"inputs", "atomic"}
+SAMPLING = {"flow", "guidance", "sampling", "canvas", "conditioning", "denoiser", "sample", "recipes"}
 ALLOWED = {
+    "__init__": set(),
+    "__main__": {"cli", "inputs", "shown"},
     "types": set(),
     "progress": set(),
     "shown": set(),
+    "timing": set(),
     "inputs": {"shown"},
     "records": {"shown"},
     "atomic": {"inputs", "shown"},
@@ -35,11 +40,12 @@ ALLOWED = {
     "geometry": {"types", "records"},
     "config": {"geometry", "records", "layers", "shown"},
     "audio_ops": {"types"},
-    "layers": BASE,
+    "layers": BASE - {"config"},
     "conditioning": BASE,
     "models": BASE | {"layers", "encoders", "conditioning"},
-    "codecs": BASE | {"layers"},
+    "codecs": BASE | {"layers", "audio_ops"},
     "encoders": BASE | {"layers"},
+    "recipes": BASE,
     "flow": BASE,
     "guidance": BASE | {"flow"},
     "sampling": BASE | {"flow"},
@@ -47,9 +53,36 @@ ALLOWED = {
     "drivers": BASE | {"models"},
     "evaluator": BASE | {"models", "drivers", "guidance"},
     "denoiser": BASE | {"models", "drivers", "guidance", "evaluator", "canvas", "conditioning"},
+    "sample": BASE | {"models", "flow", "sampling", "denoiser", "recipes"},
     "offload": BASE | {"models"},
-    "plan": BASE | {"layers", "models", "codecs", "drivers", "evaluator", "guidance", "weights", "bench"},
+    "weights": BASE | FILES | {"layers", "models", "codecs", "encoders"},
+    "plan": BASE | {"layers", "models", "codecs", "drivers", "evaluator", "guidance", "weights", "timing"},
+    "pipeline": BASE | SAMPLING | {"audio_ops", "models", "codecs", "encoders", "drivers", "offload", "weights"},
+    "media": BASE | FILES | {"audio_ops"},
+    "measure": BASE | {"audio_ops", "media"},
+    "world": BASE | FILES | {"audio_ops", "codecs", "media", "measure"},
+    "training": BASE | FILES | SAMPLING | {"models", "codecs", "encoders", "weights", "media", "measure", "world"},
+    "evaluation": BASE | FILES | SAMPLING | {"audio_ops", "encoders", "pipeline", "media", "measure", "world"},
+    "bench": BASE
+    | FILES
+    | SAMPLING
+    | {
+        "layers",
+        "models",
+        "codecs",
+        "encoders",
+        "drivers",
+        "offload",
+        "weights",
+        "plan",
+        "pipeline",
+        "measure",
+        "world",
+        "timing",
+    },
 }
+FREE = {"cli"}
+"""The command line uses whatever there is; nothing uses it."""
 
 
 def modules() -> list[Path]:
@@ -76,15 +109,39 @@ def target(path: Path, level: int, name: str) -> str:
     return (*package[: len(package) - level + 1], *name.split("."))[0]
 
 
+def wrong(own: str, reached: set[str]) -> set[str]:
+    """What of these a room may not import."""
+    return set() if own in FREE else reached - ALLOWED[own] - {own, ""}
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_a_module_imports_only_what_its_layer_may(path):
+def test_a_module_imports_only_what_its_room_may(path):
     own = path.relative_to(CORE).parts[0].removesuffix(".py")
     for level, name in imports(path):
         assert name.split(".")[0] not in COMFY or level, f"{path.name} imports {name} of ComfyUI"
         assert not name.startswith("harmony_core"), f"{path.name} imports {name} by its absolute name"
-        reached = target(path, level, name)
-        if own in ALLOWED and reached:
-            assert reached == own or reached in ALLOWED[own], f"{own} imports {reached}"
+    reached = {target(path, level, name) for level, name in imports(path)} - {"__version__"}
+    assert not wrong(own, reached), f"{own} imports {sorted(wrong(own, reached))}"
+
+
+def test_every_room_has_a_rule_and_none_reaches_back():
+    rooms = {path.relative_to(CORE).parts[0].removesuffix(".py") for path in modules()}
+    assert rooms == set(ALLOWED) | FREE
+    below = set(FREE)
+    while left := [room for room in ALLOWED if room not in below]:
+        ready = {room for room in left if ALLOWED[room] - {room} <= below}
+        assert ready, f"in a circle: {left}"
+        below |= ready
+
+
+@pytest.mark.parametrize(("own", "reached"), [("training", "pipeline"), ("measure", "world"), ("codecs", "media")])
+def test_an_import_in_the_wrong_direction_is_seen(own, reached, tmp_path, monkeypatch):
+    """Planted in a copy of the room."""
+    monkeypatch.setattr(sys.modules[__name__], "CORE", tmp_path)
+    (tmp_path / own).mkdir()
+    (tmp_path / own / "planted.py").write_text(f"def late():\n    from ..{reached}.some import thing\n")
+    with pytest.raises(AssertionError, match=f"{own} imports \\['{reached}'\\]"):
+        test_a_module_imports_only_what_its_room_may(tmp_path / own / "planted.py")
 
 
 @pytest.mark.parametrize("path", sorted(NODES.rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))

@@ -13,7 +13,7 @@ from harmony_core.bench.world.record import together
 from harmony_core.bench.world.runs import Runner, noise_seed, world_spec
 from harmony_core.bench.world.values import Part, merge, read_part, tables_of, write_part
 from harmony_core.geometry import Grid
-from harmony_core.pipeline import Schedule
+from harmony_core.sample import Schedule
 from harmony_core.types import AV, Modality
 from harmony_core.world.dataset import Recipe, make_clip
 from harmony_core.world.evaluation import standard_rows

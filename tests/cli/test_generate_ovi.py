@@ -23,10 +23,11 @@ from harmony_core.codecs.video_vae import VideoVAE
 from harmony_core.geometry import ClipSpec
 from harmony_core.guidance import sync_guidance, text_guidance
 from harmony_core.media import read_audio, read_video, write_image, write_video, write_wav
-from harmony_core.pipeline import Parts, Pipeline, Request, Schedule
-from harmony_core.training.codec_files import save_codec
+from harmony_core.pipeline import Parts, Pipeline, Request
+from harmony_core.sample import Schedule
 from harmony_core.types import AV, Audio, Video
 from harmony_core.weights import ovi as weights
+from harmony_core.weights.codec_files import save_codec
 from harmony_core.weights.latents import load_latents
 
 FRAMES, HEIGHT, WIDTH = 9, 32, 64

@@ -13,11 +13,11 @@ from harmony_core.codecs.video_vae import PRESETS as VIDEO
 from harmony_core.codecs.video_vae import VideoVAE
 from harmony_core.media import write_video, write_wav
 from harmony_core.training.cache import LatentCache
-from harmony_core.training.codec_files import load_video_codec, save_codec
 from harmony_core.training.config import WorldConfig
 from harmony_core.training.data import PackedClips
 from harmony_core.types import Audio, Video
 from harmony_core.weights.checkpoint import load_checkpoint
+from harmony_core.weights.codec_files import load_video_codec, save_codec
 from harmony_core.world.clip import KINDS
 from harmony_core.world.dataset import recipes
 

@@ -5,7 +5,8 @@ from graphs import FRAMES, HEIGHT, SEED, STEPS, TOLD, WIDTH
 
 from harmony_core.geometry import ClipSpec
 from harmony_core.guidance import Guidance
-from harmony_core.pipeline import Pipeline, Request, Schedule, generate
+from harmony_core.pipeline import Pipeline, Request, generate
+from harmony_core.sample import Schedule
 from harmony_core.types import AV, Audio, Modality, Video
 
 

@@ -14,7 +14,8 @@ from harmony_core.encoders.spelling import LANGUAGES, speaking_seconds
 from harmony_core.encoders.symbols import to_symbols
 from harmony_core.geometry import ClipSpec
 from harmony_core.guidance import Guidance, text_guidance
-from harmony_core.pipeline import Pipeline, Request, Schedule, generate
+from harmony_core.pipeline import Pipeline, Request, generate
+from harmony_core.sample import Schedule
 from harmony_core.types import AV, Audio, Modality
 
 NEAR = 1e-4

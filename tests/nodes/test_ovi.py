@@ -26,8 +26,9 @@ from harmony_core.config import SymbolEncoderConfig
 from harmony_core.encoders.symbols import to_symbols
 from harmony_core.geometry import ClipSpec
 from harmony_core.guidance import Guidance, sync_guidance, text_guidance
-from harmony_core.pipeline import Pipeline, Request, Schedule, generate
+from harmony_core.pipeline import Pipeline, Request, generate
 from harmony_core.runtime import Runtime
+from harmony_core.sample import Schedule
 from harmony_core.types import AV, Audio, Video
 from harmony_core.weights.checkpoint import CodecConfigs, load_checkpoint, save_checkpoint
 from harmony_core.weights.lora import Change, load_lora, merge_loras, save_lora, shapes_of

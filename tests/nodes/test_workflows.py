@@ -20,7 +20,8 @@ from comfyui import find_comfy
 from workflow_files import FOLDER, MUTED, WIDGETS, files, paths, slots, text
 from workflow_graphs import WORKFLOWS, Workflow
 
-from harmony_core.codecs.audio import resample
+from harmony_core.audio_ops import resample
+from harmony_core.measure.matching import match
 from harmony_core.measure.sync import measure_sync
 from harmony_core.media import read_audio, read_video
 from harmony_core.types import Audio
@@ -28,7 +29,6 @@ from harmony_core.weights import builtin
 from harmony_core.weights.builtin import ASSETS
 from harmony_core.world.clip import SAMPLE_RATE
 from harmony_core.world.judges import Judges
-from harmony_core.world.matching import match
 from harmony_core.world.metrics import Heard, Seen, listen, look
 
 MADE_WITH = "0.33.0"

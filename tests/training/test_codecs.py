@@ -19,7 +19,6 @@ from harmony_core.codecs.vocoder import VocoderConfig
 from harmony_core.media import probe
 from harmony_core.progress import Cancelled
 from harmony_core.records import to_record
-from harmony_core.training.codec_files import load_sound_codec, load_video_codec
 from harmony_core.training.codecs import (
     AudioObjective,
     VideoObjective,
@@ -37,6 +36,7 @@ from harmony_core.training.loop import read_log
 from harmony_core.training.spectral import spectral_distance
 from harmony_core.types import Audio
 from harmony_core.weights.checkpoint import load_checkpoint
+from harmony_core.weights.codec_files import load_sound_codec, load_video_codec
 
 
 @pytest.fixture(scope="module")

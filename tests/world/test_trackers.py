@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from harmony_core.measure.matching import f1, match, nearest_offsets
 from harmony_core.world.dataset import Recipe, make_clip, make_talk
-from harmony_core.world.matching import f1, match, nearest_offsets
 from harmony_core.world.scenes import COLOURS
 from harmony_core.world.trackers import hear_impacts, track_impacts, track_releases
 

@@ -29,8 +29,9 @@ from ...geometry import ClipSpec
 from ...guidance import Evaluation, Guidance, Guide, sync_guidance, text_guidance
 from ...models.harmony import Harmony
 from ...offload import Offload
-from ...pipeline import Pipeline, Request, Schedule, generate, sample
+from ...pipeline import Pipeline, Request, generate
 from ...runtime import Runtime
+from ...sample import Schedule, sample
 from ...sampling import SAMPLERS
 from ...types import AV, Audio, Modality
 from ...weights.builtin import resolve

@@ -32,9 +32,9 @@ from ...plan.model import codecs_for
 from ...plan.operations import operations_of
 from ...plan.rate import measure_rate
 from ...runtime import Runtime
+from ...timing import synchronize
 from ...types import AV, Modality
 from ...weights.checkpoint import CodecConfigs
-from ..timing import synchronize
 from .stages import Figures, Place
 
 SYNC = sync_guidance(AV(3.0, 2.0))

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ...guidance import Guidance, sync_guidance
-from ...pipeline import Schedule
 from ...recipes import HARMONY
+from ...sample import Schedule
 from ...types import AV, Modality
 from ...world.clip import Kind, Split, clip_spec
 from ...world.dataset import TEST_SEEDS, Voices

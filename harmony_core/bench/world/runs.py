@@ -18,7 +18,8 @@ from ...encoders.symbols import to_symbols
 from ...geometry import ClipSpec
 from ...guidance import Guidance
 from ...models.sound_map import SoundMapRecorder
-from ...pipeline import Pipeline, sample
+from ...pipeline import Pipeline
+from ...sample import sample
 from ...types import AV, Audio, Modality
 from ...world.clip import KINDS, SAMPLE_RATE, Split, WorldClip, clip_spec
 from .plan import Plan, Task

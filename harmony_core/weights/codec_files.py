@@ -18,10 +18,10 @@ from ..atomic import replacing
 from ..codecs.audio import AudioCodec, audio_codec_preset
 from ..codecs.video_vae import VideoVAE
 from ..runtime import Runtime
-from ..weights.audio_codec import load_audio_codec
-from ..weights.checkpoint import AUDIO_CODEC_KEY, VIDEO_VAE_KEY, VIDEO_VAE_PART, CodecConfigs
-from ..weights.files import load_into, read_header, read_tensors
-from ..weights.video_vae import load_video_vae
+from .audio_codec import load_audio_codec
+from .checkpoint import AUDIO_CODEC_KEY, VIDEO_VAE_KEY, VIDEO_VAE_PART, CodecConfigs
+from .files import load_into, read_header, read_tensors
+from .video_vae import load_video_vae
 
 
 def codec_tensors(*codecs: VideoVAE | AudioCodec, dtype: torch.dtype | None = None) -> dict[str, Tensor]:

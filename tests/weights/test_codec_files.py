@@ -7,8 +7,8 @@ from safetensors.torch import save_file
 from harmony_core.codecs.audio import PRESETS, AudioCodec, AudioCodecConfig
 from harmony_core.codecs.audio_vae import AudioVAEConfig
 from harmony_core.codecs.vocoder import VocoderConfig
-from harmony_core.training.codec_files import load_sound_codec
 from harmony_core.weights.audio_codec import to_mmaudio
+from harmony_core.weights.codec_files import load_sound_codec
 
 SMALL = AudioCodecConfig(vae=AudioVAEConfig(width=8), vocoder=VocoderConfig(width=64))
 
