@@ -22,13 +22,13 @@ SYLLABLES_PER_SECOND = 4.2
 
 _SIGNS = str.maketrans({
     **dict.fromkeys("‘’ʼ`´", "'"), **dict.fromkeys("‐‑‒", "-"), **dict.fromkeys("–—;:，；：、", ", "),  # noqa: RUF001
-    **dict.fromkeys("\"“”„«»()[]*", " "), "…": "...", "。": ". ", "？": "? ", "！": "! ", "&": " and ",  # noqa: RUF001
+    **dict.fromkeys("\"“”„«»「」『』《》", " "), "…": "...", "。": ". ", "？": "? ", "！": "! ", "&": " and ",  # noqa: RUF001
 })  # fmt: skip
 _TONE_MARKS = {"\u0304": "1", "\u0301": "2", "\u030c": "3", "\u0300": "4"}
 _UMLAUT = "\u0308"
 _NEUTRAL = "5"
 _CHARACTERS = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+")
-_DIRECTION = re.compile(r"[\[{<【［][^\]}>】］]*[\]}>】］]?")  # noqa: RUF001 - brackets of Chinese, too
+_DIRECTION = re.compile(r"[\[({<【［（〔｛＜][^\])}>】］）〕｝＞]*[\])}>】］）〕｝＞]?|\*[^*]*\*?")  # noqa: RUF001 - of Chinese, too
 _LONE_DIGIT = re.compile(r"(?<![a-z])\d+|\d{2,}")
 _TONED = re.compile(r"[a-z]+[1-5]")
 
@@ -67,7 +67,7 @@ def spell(text: str, language: str, config: SymbolEncoderConfig) -> str:
 
     Raises:
         ValueError: there is no such language, or the text is not spelled in it: numbers in figures, Chinese characters, a word
-            that is no pinyin, or a stage direction in square brackets.
+            that is no pinyin, or a stage direction in brackets of any kind or between asterisks.
     """
     if language not in LANGUAGES:
         raise ValueError(f"no language {_quoted(language)}; there are {', '.join(LANGUAGES)}")

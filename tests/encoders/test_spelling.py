@@ -99,10 +99,26 @@ def test_a_word_of_thousands_of_letters_is_read_or_refused_at_once():
     assert time.monotonic() - began < 10
 
 
-@pytest.mark.parametrize("language", ["automatic", "English", "Mandarin"])
-@pytest.mark.parametrize("text", ["[laughs] hello", "hello [she laughs", "ni3 hao3 [laughs]", "{laughs} ha"])
-def test_stage_directions_are_not_spoken(language, text):
-    with pytest.raises(
-        ValueError, match=r"'[\[{](she )?laughs[\]}]?' would be spoken: a transcript has spoken words alone; leave it out"
-    ):
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    ("text", "direction"),
+    [
+        ("[laughs] hello", "[laughs]"),
+        ("hello [she laughs", "[she laughs"),
+        ("ni3 hao3 (laughs)", "(laughs)"),
+        ("{laughs} ha", "{laughs}"),
+        ("<laughs> ha", "<laughs>"),
+        ("*laughs* ha", "*laughs*"),
+        ("ha *laughs", "*laughs"),
+        ("ni3 hao3 【笑】", "【笑】"),
+        ("ni3 hao3 （笑）", "（笑）"),  # noqa: RUF001
+    ],
+)
+def test_stage_directions_are_not_spoken(language, text, direction):
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the whole sentence is below
         spell(text, language, LETTERS)
+    assert str(refusal.value).startswith(f"'{direction}' would be spoken: a transcript has spoken words alone; leave it out")
+
+
+def test_quotation_marks_of_chinese_are_no_stage_directions():
+    assert spell("「ni3 hao3」", "Mandarin", LETTERS) == "ni3 hao3"
