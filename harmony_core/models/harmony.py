@@ -13,10 +13,10 @@ to rounding, and the second is done once a run instead of once a step.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -34,10 +34,9 @@ from .branch import Branch, Fusion, Stream
 from .initialize import initialize
 from .interaction import Exchange, FusedLink, Interaction, Link, Memory, Point, WritingLink
 from .sound_map import SoundMapRecorder
+from .tables import Tables
 
 # B batch, F latent frames, L audio latents, C width
-
-T = TypeVar("T")
 
 Streams = Mapping[Modality, Stream]
 
@@ -50,18 +49,13 @@ class Context:
         text: keys and values of each branch's context, layer by layer.
         prefix: reference (or learned style) tokens in front of the audio stream, (B, n, C); None for none.
         prefix_mask: (B, n) bool, those of them that count; None for all.
+        tables: what depends on the shapes of the clips alone.
     """
 
     text: AV[Sequence[KeysValues]]
     prefix: Tensor | None
     prefix_mask: Tensor | None = None
-    _tables: dict[Hashable, Any] = field(default_factory=dict, compare=False)
-
-    def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """A table that depends on the clip's shape alone: made at its first use in a run, then the same."""
-        if key not in self._tables:
-            self._tables[key] = make()
-        return self._tables[key]
+    tables: Tables = field(default_factory=Tables, compare=False)
 
     @property
     def batch(self) -> int:
@@ -195,6 +189,7 @@ class Harmony(nn.Module):
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        tables: Tables | None = None,
     ) -> Context:
         """Make conditions ready for any number of passes.
 
@@ -203,6 +198,7 @@ class Harmony(nn.Module):
             batch: number of clips.
             device: to compute on; a host may keep weights elsewhere.
             dtype: to compute in; a host may keep weights in another.
+            tables: those of an earlier run of this model, to be used again; new ones by default.
 
         Raises:
             ValueError: a condition has another batch or width, or this model has no use for it.
@@ -220,7 +216,9 @@ class Harmony(nn.Module):
             speech = self._embed_transcript(self.speech, conditioning, batch, like)
             context = context.replace(Modality.AUDIO, torch.cat([speech, context.audio], dim=1))
         prefix, prefix_mask = self._prefix(conditioning, batch, like)
-        return Context(AV.of(lambda m: self._read_context(m, context[m])), prefix, prefix_mask)
+        return Context(
+            AV.of(lambda m: self._read_context(m, context[m])), prefix, prefix_mask, Tables() if tables is None else tables
+        )
 
     def forward_joint(
         self,
@@ -400,7 +398,7 @@ class Harmony(nn.Module):
         branch, gap = self.branch(modality), self.config.interaction.reference_gap
         prefix, mask = (context.prefix, context.prefix_mask) if modality is Modality.AUDIO else (None, None)
         layout = branch.layout(latent, prefix)
-        turn = context.once((modality, layout, latent.device), lambda: branch.rotation(layout, gap).to(latent.device))
+        turn = context.tables.once((modality, layout, latent.device), lambda: branch.rotation(layout, gap).to(latent.device))
         return branch.begin(latent, t, context.text[modality], turn=turn, prefix=prefix, prefix_mask=mask)
 
     def _pass(
@@ -419,7 +417,7 @@ class Harmony(nn.Module):
         def tables() -> AV[Alignment]:
             return align(self.config, lengths.video, lengths.audio, fps).map(lambda table: table.to(device))
 
-        exchanges = context.once((lengths, fps, device), tables).map(lambda table: Exchange(table, recorder))
+        exchanges = context.tables.once((lengths, fps, device), tables).map(lambda table: Exchange(table, recorder))
         return _Pass(exchanges=exchanges, readers=readers, prefix_tokens=context.prefix_tokens)
 
     def _run(self, streams: Streams, work: _Pass) -> Streams:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..canvas import over_latents
 from ..conditioning import Conditioning
 from ..models.harmony import Context, Harmony
+from ..models.tables import Tables
 from ..types import AV, Modality
 from .captions import with_nothing
 from .tasks import Batch
@@ -32,6 +33,7 @@ class Objective(nn.Module):
     def __init__(self, model: Harmony) -> None:
         super().__init__()
         self.model = model
+        self._tables = Tables()
 
     def forward(self, batch: Batch) -> Losses:
         """The losses of a batch.
@@ -77,7 +79,7 @@ class Objective(nn.Module):
             has_reference=batch.has_reference,
             dropped=None if self.model.config.one_prompt else batch.dropped,
         )
-        return self.model.prepare(told, len(batch), device=inputs.audio.device)
+        return self.model.prepare(told, len(batch), device=inputs.audio.device, tables=self._tables)
 
     def _caption(self, modality: Modality, caption: Tensor, untold: Tensor | None) -> Tensor:
         if self.model.caption is not None:

@@ -229,3 +229,16 @@ def test_gradient_checkpointing_changes_no_gradient(draw, objective):
     assert gradients[0].keys() == gradients[1].keys()
     assert all(torch.allclose(g, gradients[1][n], atol=1e-6) for n, g in gradients[0].items())
     objective.zero_grad()
+
+
+def test_a_later_step_of_the_same_shapes_makes_no_table_again(draw, model_config, monkeypatch):
+    """Rotary factors and alignments are computed on the CPU: a GPU would wait for them at every step."""
+    objective = Objective(small_model(model_config))
+    first = objective(draw(no_reference=1.0))["loss"]
+
+    def made_again(*_, **__):
+        raise AssertionError("a table was made again")
+
+    monkeypatch.setattr("harmony_core.models.branch.rotation", made_again)
+    monkeypatch.setattr("harmony_core.models.alignment.rotation", made_again)
+    assert objective(draw(no_reference=1.0))["loss"] == pytest.approx(float(first), rel=1e-6)
