@@ -38,8 +38,12 @@ class Conditioning:
         moved = {name: value.to(device, dtype if value.is_floating_point() else None) for name, value in self._present()}
         return replace(self, **moved)
 
-    def check(self, batch: int) -> None:
+    def check(self, batch: int, *, values: bool = True) -> None:
         """Refuse conditions of another batch.
+
+        Args:
+            batch: number of clips.
+            values: look for NaNs too, for which the host waits until a GPU has computed them.
 
         Raises:
             ValueError: a condition has a batch other than ``batch``, or NaNs.
@@ -47,7 +51,7 @@ class Conditioning:
         for name, value in self._present():
             if value.shape[0] != batch:
                 raise ValueError(f"{name} has a batch of {value.shape[0]}, the clip has {batch}")
-            if value.is_floating_point() and not torch.isfinite(value).all():
+            if values and value.is_floating_point() and not torch.isfinite(value).all():
                 raise ValueError(f"{name} has values that are not finite")
         for name in ("dropped", "has_reference"):
             mask = getattr(self, name)

@@ -85,12 +85,13 @@ class SymbolEncoder(nn.Module):
             (B, length, output_dim).
 
         Raises:
-            ValueError: another length, or numbers outside the vocabulary.
+            ValueError: another length, or, in host memory, numbers outside the vocabulary. Those of a GPU would have to be
+                waited for; the embedding refuses them there.
         """
         if symbols.dtype != torch.long or symbols.ndim != 2 or symbols.shape[1] != self.config.length:
             shape = tuple(symbols.shape)
             raise ValueError(f"symbols are (batch, {self.config.length}) int64, got {shape} {symbols.dtype}")
-        if symbols.min() < 0 or symbols.max() >= self.config.vocabulary:
+        if symbols.device.type == "cpu" and (symbols.min() < 0 or symbols.max() >= self.config.vocabulary):
             raise ValueError(f"symbol numbers are 0 to {self.config.vocabulary - 1}, got {symbols.min()} to {symbols.max()}")
         x = self.embedding(symbols).to(dtype)
         x = x + sinusoidal(torch.arange(symbols.shape[1], device=x.device), self.config.dim).to(dtype)

@@ -190,6 +190,7 @@ class Harmony(nn.Module):
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         tables: Tables | None = None,
+        checked: bool = False,
     ) -> Context:
         """Make conditions ready for any number of passes.
 
@@ -199,11 +200,12 @@ class Harmony(nn.Module):
             device: to compute on; a host may keep weights elsewhere.
             dtype: to compute in; a host may keep weights in another.
             tables: those of an earlier run of this model, to be used again; new ones by default.
+            checked: the values of the conditions are known to be finite: a GPU need not be waited for to look at them.
 
         Raises:
             ValueError: a condition has another batch or width, or this model has no use for it.
         """
-        conditioning.check(batch)
+        conditioning.check(batch, values=not checked)
         conditioning = conditioning.to(device, dtype)
         like = torch.empty(0, device=device, dtype=dtype)
         if conditioning.transcript is not None and self.speech is None:

@@ -79,7 +79,8 @@ class Objective(nn.Module):
             has_reference=batch.has_reference,
             dropped=None if self.model.config.one_prompt else batch.dropped,
         )
-        return self.model.prepare(told, len(batch), device=inputs.audio.device, tables=self._tables)
+        # The cache has looked at all values it stores; reading them again would wait for a GPU at every step.
+        return self.model.prepare(told, len(batch), device=inputs.audio.device, tables=self._tables, checked=True)
 
     def _caption(self, modality: Modality, caption: Tensor, untold: Tensor | None) -> Tensor:
         if self.model.caption is not None:
